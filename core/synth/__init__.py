@@ -1,0 +1,16 @@
+"""Synthetic training data: mocap on the 24 joints, cameras, rendered clips through the detector, a noise model.
+
+mocap      read the source motion file: skeletons, rotations, forward kinematics
+retarget   source skeletons -> the body's 24 joints; motion file written and read
+splits     which mocap subject trains, validates or tests
+cameras    random pinhole cameras, projection, motion of the camera
+raster     batched triangle rasteriser in torch, any device
+appearance clothes, skin, hair, lights, backgrounds, occluders, degradations
+track      the detector in lockstep over many clips
+dataset    rendered clips -> shards (format.py says what a shard holds)
+noise      keypoint noise model fitted to the detector's errors
+sampler    endless random sequences on the device
+demo       the demonstration clip with its ground truth
+
+Nothing here runs in the shipped extension.
+"""
