@@ -1,0 +1,88 @@
+"""The perception networks' weight file: writing it once, reading it everywhere. Safetensors, float16.
+
+Names are the modules' parameter names behind "landmarks." or "detector.". A weight that is mostly zeros is stored
+as "<name>.values" (its non-zero numbers in order) and "<name>.mask" (one bit per number, numpy's packbits).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import nn
+
+from core.errors import SetupError
+from core.perception.blazepose import BlazePoseDetector, BlazePoseLandmarks
+
+DEFAULT_PATH = Path(__file__).resolve().parents[2] / "weights" / "blazepose.safetensors"
+FORMAT = "hyper-mocap blazepose 1"
+SOURCE = "BlazePose, Google, Apache-2.0; see weights/README.md"
+
+
+def write_networks(path: str | Path, arrays: dict[str, np.ndarray], sparse: set[str]) -> None:
+    """Write float16 arrays by parameter name; those named in `sparse` are stored without their zeros."""
+    stored: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        if name in sparse:
+            flat = array.reshape(-1)
+            stored[name + ".mask"] = np.packbits(flat != 0)
+            stored[name + ".values"] = flat[flat != 0]
+        else:
+            stored[name] = np.ascontiguousarray(array)
+    metadata = {"format": FORMAT, "source": SOURCE, "sha256": digest(stored)}
+    Path(path).write_bytes(save(stored, metadata))
+
+
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 over the sorted names and bytes."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return total.hexdigest()
+
+
+def load_networks(path: str | Path | None = None) -> tuple[BlazePoseDetector, BlazePoseLandmarks]:
+    """Both networks in float32 on the CPU, in evaluation mode. None = the file shipped with the engine.
+
+    Raises SetupError if the file is missing, damaged or not this format.
+    """
+    path = DEFAULT_PATH if path is None else Path(path)
+    if not path.is_file():
+        raise SetupError(f"Perception weights are missing: {path}. Reinstall the extension")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise SetupError(f"Perception weights are damaged: {path} ({error}). Reinstall the extension") from error
+    if metadata.get("format") != FORMAT:
+        raise SetupError(f"{path} is not a file of perception weights ({FORMAT!r} expected)")
+    if metadata.get("sha256") != digest(stored):
+        raise SetupError(f"Perception weights are damaged: {path} (checksum differs). Reinstall the extension")
+    detector, landmarks = BlazePoseDetector(), BlazePoseLandmarks()
+    _fill(detector, "detector.", stored, path)
+    _fill(landmarks, "landmarks.", stored, path)
+    return detector, landmarks
+
+
+def _fill(network: nn.Module, prefix: str, stored: dict[str, np.ndarray], path: Path) -> None:
+    state = {}
+    for name, parameter in network.named_parameters():
+        key = prefix + name
+        if key in stored:
+            array = stored[key]
+        elif key + ".mask" in stored:
+            mask = np.unpackbits(stored[key + ".mask"], count=parameter.numel()).astype(bool)
+            flat = np.zeros(parameter.numel(), np.float16)
+            flat[mask] = stored[key + ".values"]
+            array = flat.reshape(parameter.shape)
+        else:
+            raise SetupError(f"Perception weights lack {key}: {path}. Reinstall the extension")
+        state[name] = torch.from_numpy(array.astype(np.float32))
+    network.load_state_dict(state, strict=True)
+    network.eval().requires_grad_(False)
