@@ -139,6 +139,23 @@ def dist(x: Tensor, y: Tensor, *, c: Curvature) -> Tensor:
 
 
 @_wide
+def pairwise_dist(x: Tensor, y: Tensor, *, c: Curvature) -> Tensor:
+    """All distances d_c(x_i, y_j) by one matrix product. [..., n, d], [..., m, d] -> [..., n, m].
+
+    |x - y|^2 / (g_x g_y) = (|x|^2/g_x)/g_y + (1/g_x)(|y|^2/g_y) - 2 <x/g_x, y/g_y> with g = 1 - c|.|^2; distances
+    below about 1e-3 are rounded, and their gradient is 0 where points coincide.
+    """
+    eps = BOUNDARY_EPS[x.dtype]
+    square_x, square_y = _square_norm(x), _square_norm(y)
+    inverse_x = (1 - c * square_x).clamp_min(eps).reciprocal()
+    inverse_y = (1 - c * square_y).clamp_min(eps).reciprocal()
+    left = torch.cat((x * (-2 * inverse_x), square_x * inverse_x, inverse_x), dim=-1)
+    right = torch.cat((y * inverse_y, inverse_y, square_y * inverse_y), dim=-1)
+    ratio = (c * (left @ right.transpose(-1, -2))).clamp_min(1e-10).sqrt()
+    return 2 / _sqrt(c) * torch.asinh(ratio)
+
+
+@_wide
 def expmap(x: Tensor, v: Tensor, *, c: Curvature) -> Tensor:
     """Point reached from x with velocity v: x (+) tanh(sqrt(c) lambda_x |v|/2) v / (sqrt(c)|v|). [..., n] twice."""
     half = 0.5 * conformal_factor(x, c=c)
