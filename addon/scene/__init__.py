@@ -1,0 +1,1 @@
+"""Everything that turns recovered motion into Blender datablocks; registers nothing."""
