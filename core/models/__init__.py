@@ -1,0 +1,1 @@
+"""Networks that turn keypoint and feature sequences into meshes."""

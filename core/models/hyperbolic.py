@@ -1,0 +1,165 @@
+"""The hyperbolic mesh recovery network: keypoints and image features of a clip -> a mesh per frame.
+
+Lifter -> P3D; temporal motion prior -> f, E_m; HPO and HMO refine the coarse mesh M_0 in the Poincare ball; fusion
+-> M'; upsampling -> M. Every frame is once the mid frame t* of a window of T frames; the windows share the lifter's
+work and the projected features, and only the small GRUs run per window.
+
+S sequences, N frames, B = meshes asked for, J joints, V' coarse and V full vertices. Camera axes, metres, relative
+to the pelvis.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from core.models.config import HyperbolicConfig
+from core.models.lifter import Lifted, Lifter
+from core.models.mesh_block import MeshBlock
+from core.models.motion_prior import MotionPrior
+from core.models.upsample import Upsample
+from core.rotation import rotation_6d_to_matrix
+
+
+class CoarseBody(NamedTuple):
+    """What the network needs to know of a body with V vertices."""
+
+    U: Tensor
+    """[V, V'] lifts the coarse mesh."""
+    template: Tensor
+    """[V', 3] coarse vertices at rest."""
+    joints: Tensor
+    """[J, 3] joints at rest."""
+    parents: tuple[int, ...]
+    weights: Tensor
+    """[V', J] skinning weights of the coarse vertices."""
+    shapedirs: Tensor
+    """[V', 3, 10]."""
+    joint_shapedirs: Tensor
+    """[J, 3, 10]."""
+
+
+class Recovered(NamedTuple):
+    """Meshes of the frames asked for; relative to the pelvis of the full mesh's own joint 0."""
+
+    coarse: Tensor
+    """M' [B, V', 3]."""
+    vertices: Tensor
+    """M [B, V, 3] (or the vertices asked for)."""
+    M_pose: Tensor | None
+    """[B, V', 3] from HPO."""
+    M_motion: Tensor | None
+    """[B, V', 3] from HMO."""
+
+
+class HyperbolicNet(nn.Module):
+    """See the module's docstring. `lift` runs the lifter on whole sequences, `recover` meshes for chosen frames."""
+
+    def __init__(self, config: HyperbolicConfig, body: CoarseBody):
+        super().__init__()
+        self.config, self.parents = config, body.parents
+        coarse_count, joints = body.template.shape[0], config.lifter.joints
+        self.lifter = Lifter(config.lifter)
+        self.project_features = nn.Linear(config.feature_dim, config.prior_dim)
+        self.project_summary = nn.Linear(config.lifter.head_dim, config.prior_dim)
+        self.prior = MotionPrior(joints, config.prior_dim, use_tpmi=config.use_tpmi, use_tmf=config.use_tmf)
+        sizes = {"coarse_count": coarse_count}
+        self.hpo = MeshBlock(config, context_size=3, context_count=joints, **sizes) if config.use_hpo else None
+        self.hmo = (
+            MeshBlock(config, context_size=config.prior_dim, context_count=config.window, **sizes)
+            if config.use_hmo
+            else None
+        )
+        self.to_pose = nn.Linear(config.dim, 3) if config.use_hpo else None
+        self.to_motion = nn.Linear(config.dim, 3) if config.use_hmo else None
+        both = config.use_hpo and config.use_hmo
+        self.fuse = nn.Linear(2 * config.dim, 3) if both and config.fusion == "linear" else None
+        for head in (self.to_pose, self.to_motion, self.fuse):
+            if head is not None:
+                nn.init.normal_(head.weight, std=1e-3)
+                nn.init.zeros_(head.bias)
+        self.upsample = Upsample(
+            body.U, rank=config.upsample_rank, residual_rank=config.residual_rank, prior_dim=config.prior_dim
+        )
+        if config.curvature == "learned":
+            self.log_curvature = nn.Parameter(torch.tensor(config.curvature_init).log())
+        nearest = torch.cdist(body.template, body.joints).argmin(1)
+        self.register_buffer("nearest_joint", nearest)
+        for name in ("template", "joints", "weights", "shapedirs", "joint_shapedirs"):
+            self.register_buffer(f"body_{name}", getattr(body, name).clone(), persistent=False)
+
+    @property
+    def curvature(self) -> Tensor | float | None:
+        """c > 0 of the ball, or None for the Euclidean network."""
+        if self.config.curvature == "euclidean":
+            return None
+        return self.log_curvature.exp() if self.config.curvature == "learned" else self.config.curvature_init
+
+    def lift(self, inputs: Tensor, frames: Tensor) -> Lifted:
+        """inputs [S, N, K, INPUT_SIZE], frames [S, N] times in base_fps units -> `Lifted` for every frame."""
+        return self.lifter(inputs, frames)
+
+    def window_indices(self, count: int, mids: Tensor) -> Tensor:
+        """Frames of the windows of mid frames `mids` [B] in a clip of `count`, edges repeated -> [B, T]."""
+        half = self.config.window // 2
+        offsets = torch.arange(-half, self.config.window - half, device=mids.device)
+        return (mids[:, None] + offsets).clamp(0, count - 1)
+
+    def start_mesh(self, lifted: Lifted, sequences: Tensor, mids: Tensor) -> Tensor:
+        """M_0 [B, V', 3] of the frames (sequences [B], mids [B])."""
+        if self.config.mesh_start == "nearest_joint":
+            return lifted.joints[sequences, mids][:, self.nearest_joint]
+        rotmats = rotation_6d_to_matrix(lifted.rotations6d[sequences, mids])
+        return self.skin_coarse(rotmats, lifted.betas[sequences, mids])
+
+    def skin_coarse(self, rotmats: Tensor, betas: Tensor) -> Tensor:
+        """Coarse vertices of local rotations [B, J, 3, 3] and shape [B, 10], pelvis at the origin -> [B, V', 3]."""
+        rest_joints = self.body_joints + torch.einsum("jdk,bk->bjd", self.body_joint_shapedirs, betas)
+        rest = self.body_template + torch.einsum("vdk,bk->bvd", self.body_shapedirs, betas)
+        rotations, positions = [rotmats[:, 0]], [torch.zeros_like(rest_joints[:, 0])]
+        for j, parent in enumerate(self.parents[1:], 1):
+            bone = rest_joints[:, j] - rest_joints[:, parent]
+            rotations.append(rotations[parent] @ rotmats[:, j])
+            positions.append(positions[parent] + (rotations[parent] @ bone[..., None])[..., 0])
+        R = torch.stack(rotations, 1)  # [B, J, 3, 3]
+        t = torch.stack(positions, 1) - (R @ rest_joints[..., None])[..., 0]
+        blended = torch.einsum("vj,bjk->bvk", self.body_weights, torch.cat((R.flatten(2), t), dim=-1))
+        matrices, offsets = blended[..., :9].unflatten(-1, (3, 3)), blended[..., 9:]
+        return (matrices @ rest[..., None])[..., 0] + offsets
+
+    def recover(
+        self, lifted: Lifted, features: Tensor, sequences: Tensor, mids: Tensor, vertex_ids: Tensor | None = None
+    ) -> Recovered:
+        """Meshes of B frames.
+
+        Args:
+            lifted: of S sequences of N frames.
+            features: F [S, N, feature_dim], zeros where there is none.
+            sequences, mids: [B] which sequence, and which of its frames is t*.
+            vertex_ids: only these rows of the full mesh.
+        """
+        c = self.curvature
+        projected = functional.gelu(self.project_features(features))  # [S, N, prior_dim], shared by the windows
+        window = self.window_indices(features.shape[1], mids)
+        rows = sequences[:, None]
+        P3D = lifted.joints[rows, window]  # [B, T, J, 3]
+        summary = self.project_summary(lifted.features[sequences, mids])
+        f, E_m = self.prior(P3D, projected[rows, window], summary)
+        M_0 = self.start_mesh(lifted, sequences, mids)
+        X_pose = X_motion = M_pose = M_motion = None
+        if self.hpo is not None:
+            X_pose = self.hpo(M_0, lifted.joints[sequences, mids], f, c)
+            M_pose = M_0 + self.to_pose(X_pose).float()
+        if self.hmo is not None:
+            X_motion = self.hmo(M_0, E_m, f, c)
+            M_motion = M_0 + self.to_motion(X_motion).float()
+        if self.fuse is not None:
+            coarse = M_0 + self.fuse(torch.cat((X_pose, X_motion), dim=-1)).float()
+        else:
+            parts = [M for M in (M_pose, M_motion) if M is not None]
+            coarse = sum(parts) / len(parts)
+        vertices = self.upsample(coarse, f.float(), vertex_ids).float()
+        return Recovered(coarse, vertices, M_pose, M_motion)

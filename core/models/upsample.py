@@ -1,0 +1,42 @@
+"""Coarse mesh M' -> full mesh M: the body's own lift U, its learned correction, and residuals from the prior f.
+
+PMCE equation 11, M = Up(M') + MLP2(MLP1(f)^T). A dense V x V' layer would hold 5.9 million numbers for the default
+body; here Up = U + A B with U's few entries per row learned in place and A B of low rank, both starting at U alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def sparse_rows(U: Tensor, *, entries: int = 3) -> tuple[Tensor, Tensor]:
+    """Largest `entries` of each row of U [V, V'] -> indices [V, entries] int64, weights [V, entries] summing to 1."""
+    weights, indices = U.abs().topk(entries, dim=1)
+    weights = torch.gather(U, 1, indices)
+    return indices, weights / weights.sum(1, keepdim=True)
+
+
+class Upsample(nn.Module):
+    """M' [B, V', 3], f [B, prior_dim] -> M [B, V, 3]."""
+
+    def __init__(self, U: Tensor, *, rank: int, residual_rank: int, prior_dim: int):
+        super().__init__()
+        full, coarse = U.shape
+        indices, weights = sparse_rows(U)
+        self.register_buffer("indices", indices)
+        self.weights = nn.Parameter(weights)
+        self.A = nn.Parameter(torch.zeros(full, rank))
+        self.B = nn.Parameter(torch.randn(rank, coarse) / coarse**0.5)
+        self.mlp1 = nn.Linear(prior_dim, 3 * residual_rank)
+        self.mlp2 = nn.Parameter(torch.zeros(full, residual_rank))
+
+    def forward(self, coarse: Tensor, f: Tensor, vertex_ids: Tensor | None = None) -> Tensor:
+        """coarse [B, V', 3], f [B, prior_dim] -> [B, V, 3], or only the rows `vertex_ids` [n] -> [B, n, 3]."""
+        pick = slice(None) if vertex_ids is None else vertex_ids
+        indices, weights = self.indices[pick], self.weights[pick]
+        corners = coarse[:, indices.reshape(-1)].unflatten(1, indices.shape)  # [B, n, 3 corners, 3]
+        lifted = (corners * weights[..., None]).sum(2)
+        codes = torch.tanh(self.mlp1(f)).unflatten(-1, (3, -1)).transpose(1, 2)  # [B, residual_rank, 3]
+        low_rank = torch.cat((self.B @ coarse, codes), dim=1)  # [B, rank + residual_rank, 3]
+        return lifted + torch.cat((self.A[pick], self.mlp2[pick]), dim=1) @ low_rank
