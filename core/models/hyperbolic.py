@@ -43,16 +43,14 @@ class CoarseBody(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """Meshes of the frames asked for; relative to the pelvis of the full mesh's own joint 0."""
+    """Meshes of the frames asked for, relative to the pelvis."""
 
     coarse: Tensor
     """M' [B, V', 3]."""
     vertices: Tensor
     """M [B, V, 3] (or the vertices asked for)."""
-    M_pose: Tensor | None
-    """[B, V', 3] from HPO."""
-    M_motion: Tensor | None
-    """[B, V', 3] from HMO."""
+    f: Tensor
+    """Temporal motion prior [B, prior_dim]."""
 
 
 class HyperbolicNet(nn.Module):
@@ -73,10 +71,10 @@ class HyperbolicNet(nn.Module):
             if config.use_hmo
             else None
         )
-        self.to_pose = nn.Linear(config.dim, 3) if config.use_hpo else None
-        self.to_motion = nn.Linear(config.dim, 3) if config.use_hmo else None
         both = config.use_hpo and config.use_hmo
         self.fuse = nn.Linear(2 * config.dim, 3) if both and config.fusion == "linear" else None
+        self.to_pose = nn.Linear(config.dim, 3) if config.use_hpo and self.fuse is None else None
+        self.to_motion = nn.Linear(config.dim, 3) if config.use_hmo and self.fuse is None else None
         for head in (self.to_pose, self.to_motion, self.fuse):
             if head is not None:
                 nn.init.normal_(head.weight, std=1e-3)
@@ -149,17 +147,17 @@ class HyperbolicNet(nn.Module):
         summary = self.project_summary(lifted.features[sequences, mids])
         f, E_m = self.prior(P3D, projected[rows, window], summary)
         M_0 = self.start_mesh(lifted, sequences, mids)
-        X_pose = X_motion = M_pose = M_motion = None
-        if self.hpo is not None:
-            X_pose = self.hpo(M_0, lifted.joints[sequences, mids], f, c)
-            M_pose = M_0 + self.to_pose(X_pose).float()
-        if self.hmo is not None:
-            X_motion = self.hmo(M_0, E_m, f, c)
-            M_motion = M_0 + self.to_motion(X_motion).float()
-        if self.fuse is not None:
-            coarse = M_0 + self.fuse(torch.cat((X_pose, X_motion), dim=-1)).float()
-        else:
-            parts = [M for M in (M_pose, M_motion) if M is not None]
-            coarse = sum(parts) / len(parts)
+        X_pose = None if self.hpo is None else self.hpo(M_0, lifted.joints[sequences, mids], f, c)
+        X_motion = None if self.hmo is None else self.hmo(M_0, E_m, f, c)
+        coarse = M_0 + self._fuse(X_pose, X_motion)
         vertices = self.upsample(coarse, f.float(), vertex_ids).float()
-        return Recovered(coarse, vertices, M_pose, M_motion)
+        return Recovered(coarse, vertices, f)
+
+    def _fuse(self, X_pose: Tensor | None, X_motion: Tensor | None) -> Tensor:
+        """Offsets of M' from M_0: mean of M_pose and M_motion, or one linear layer on both tokens (which contains
+        the mean)."""
+        if self.fuse is not None:
+            return self.fuse(torch.cat((X_pose, X_motion), dim=-1)).float()
+        heads = ((X_pose, self.to_pose), (X_motion, self.to_motion))
+        meshes = [head(X).float() for X, head in heads if X is not None]
+        return sum(meshes) / len(meshes)

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, the synthetic test split, real clips."""
