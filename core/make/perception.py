@@ -61,9 +61,7 @@ def detector_names() -> list[str | None]:
     return names
 
 
-def _backbone_names(
-    blocks: tuple[Bottleneck, ...], laterals: dict[str, list[str | None]]
-) -> Iterator[str | None]:
+def _backbone_names(blocks: tuple[Bottleneck, ...], laterals: dict[str, list[str | None]]) -> Iterator[str | None]:
     """The graphs list a skip's own convolutions right after the expansion of the block that starts there."""
     yield from ("backbone.stem", "backbone.stem_spatial", "backbone.stem_project")
     for k, block in enumerate(blocks):

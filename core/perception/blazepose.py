@@ -255,6 +255,10 @@ class BlazePoseDetector(nn.Module):
         at14 = self.refine14(at14)
         at28 = functional.relu6(upsample(self.top_down28(at14))).add_(self.lateral28(skips["at28"]))
         at28 = self.refine28(at28)
-        heads = (self.head8(depth_to_space(at28)), self.head16(depth_to_space(at14)), self.head32(depth_to_space(deep)))
+        heads = (
+            self.head8(depth_to_space(at28)),
+            self.head16(depth_to_space(at14)),
+            self.head32(depth_to_space(deep)),
+        )
         scores, boxes = zip(*heads)
         return torch.cat(scores, 1).float(), torch.cat(boxes, 1).float()
