@@ -123,3 +123,6 @@ class CameraMotion:
     """[10] float32."""
     confidence: np.ndarray
     """[N] float32."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
