@@ -140,6 +140,8 @@ class HyperbolicNet(nn.Module):
             vertex_ids: only these rows of the full mesh.
         """
         c = self.curvature
+        # zeros (no feature) stay zeros under the layer norm
+        features = functional.layer_norm(features.float(), features.shape[-1:])
         projected = functional.gelu(self.project_features(features))  # [S, N, prior_dim], shared by the windows
         window = self.window_indices(features.shape[1], mids)
         rows = sequences[:, None]

@@ -1,0 +1,102 @@
+"""Network files: safetensors with the config, the joint and keypoint names and a checksum in the header.
+
+A file holds a whole `HyperbolicNet`, or only its lifter. Loading is strict and reads no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from core.errors import SetupError
+from core.models.config import HyperbolicConfig, from_dict, to_dict
+from core.models.hyperbolic import CoarseBody, HyperbolicNet
+from core.models.lifter import Lifter
+from core.skeleton import JOINT_NAMES, KEYPOINT_NAMES
+
+FORMAT = "hyper-mocap-network-1"
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_network(
+    path: str | Path,
+    tensors: dict[str, Tensor],
+    config: HyperbolicConfig,
+    *,
+    stage: str,
+    notes: dict | None = None,
+    half: bool = True,
+) -> None:
+    """Write a state dict of `HyperbolicNet`; stage "lift" keeps the lifter alone. `notes` is JSON-able (metrics)."""
+    kept = {k: v.detach().cpu() for k, v in tensors.items() if stage != "lift" or k.startswith("lifter.")}
+    kept = {k: (v.half() if half and v.is_floating_point() else v).contiguous() for k, v in kept.items()}
+    metadata = {
+        "format": FORMAT,
+        "stage": stage,
+        "config": json.dumps(to_dict(config)),
+        "joints": ",".join(JOINT_NAMES),
+        "keypoints": ",".join(KEYPOINT_NAMES),
+        "sha256": _digest(kept),
+        "notes": json.dumps(notes or {}),
+    }
+    partial = Path(path).with_name(Path(path).name + ".part")
+    save_file(kept, partial, metadata=metadata)
+    partial.replace(path)
+
+
+def read_network(path: str | Path) -> tuple[dict[str, Tensor], HyperbolicConfig, dict]:
+    """Tensors as float32, config and metadata ("stage", "notes") of a file; SetupError where it is not intact."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise SetupError(f"{path} is not a readable network file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise SetupError(f"{path} is not a network of this version (expected {FORMAT})")
+    if metadata["joints"] != ",".join(JOINT_NAMES) or metadata["keypoints"] != ",".join(KEYPOINT_NAMES):
+        raise SetupError(f"{path} was trained for other joints or keypoints")
+    if metadata["sha256"] != _digest(tensors):
+        raise SetupError(f"{path} is damaged: its checksum does not match; install it again")
+    config = from_dict(HyperbolicConfig, json.loads(metadata["config"]))
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    return tensors, config, {"stage": metadata["stage"], "notes": json.loads(metadata["notes"])}
+
+
+def load_lifter(path: str | Path) -> Lifter:
+    """The lifter of a network file, in evaluation mode."""
+    tensors, config, _ = read_network(path)
+    lifter = Lifter(config.lifter)
+    _load_strictly(lifter, {k[7:]: v for k, v in tensors.items() if k.startswith("lifter.")}, path)
+    return lifter.eval()
+
+
+def load_network(path: str | Path, body: CoarseBody) -> HyperbolicNet:
+    """The whole network of a file for a body with the same coarse mesh, in evaluation mode."""
+    tensors, config, info = read_network(path)
+    if info["stage"] == "lift":
+        raise SetupError(f"{path} holds a lifter only; a mesh network is needed")
+    net = HyperbolicNet(config, body)
+    _load_strictly(net, tensors, path)
+    return net.eval()
+
+
+def _load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        reason = str(error).replace("\n", " ")[:300]
+        raise SetupError(f"{path} does not fit this network or body: {reason}") from error

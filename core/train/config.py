@@ -1,0 +1,83 @@
+"""Training settings, read from small TOML files; every field has a default that suits one large GPU."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.errors import InputError
+from core.models.config import HyperbolicConfig, from_dict
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage: it ends when its time or its steps are used up, whichever comes first."""
+
+    budget_s: float = 600.0
+    steps: int = 1_000_000
+    generated: int = 128
+    """Keypoint-only sequences made up per step."""
+    rendered: int = 0
+    """Sequences per step from rendered clips with the detector's own output (none where no shards are given)."""
+    window: int = 64
+    """Frames per sequence."""
+    meshes_per_sequence: int = 4
+    """Mid frames per sequence whose mesh is trained (stage 2)."""
+    mesh_vertices: int = 2048
+    """Full-mesh vertices drawn per step for the loss; 0 = all."""
+    learning_rate: float = 6e-4
+    final_rate: float = 0.02
+    """Fraction of the learning rate left at the end of the cosine."""
+    warmup_steps: int = 300
+    weight_decay: float = 0.02
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights; the mesh terms are the paper's, the lifter's other terms were chosen for this project."""
+
+    joint: float = 1.0
+    kinematic_joint: float = 1.0
+    """Joints of the lifter's rotations and shape, by forward kinematics."""
+    rotation: float = 0.1
+    shape: float = 0.01
+    velocity: float = 1.0
+    mesh: float = 1.0
+    mesh_joint: float = 1.0
+    normal: float = 0.1
+    edge: float = 20.0
+    lifter_in_mesh_stage: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    network: HyperbolicConfig = field(default_factory=HyperbolicConfig)
+    lift: StageConfig = field(default_factory=StageConfig)
+    mesh: StageConfig = field(
+        default_factory=lambda: StageConfig(generated=48, rendered=48, window=48, learning_rate=5e-4)
+    )
+    loss: LossConfig = field(default_factory=LossConfig)
+    seed: int = 1
+    use_bfloat16: bool = True
+    """On a CUDA device: autocast, with everything on the manifold in float32."""
+    use_compile: bool = False
+    """torch.compile the lifter's blocks and the mesh blocks."""
+    landmark_dropout: float = 0.25
+    """Chance that a sequence goes without the detector's 3D landmarks."""
+    feature_dropout: float = 0.25
+    """Chance that a rendered sequence goes without image features."""
+    validate_every_s: float = 60.0
+    checkpoint_every_s: float = 60.0
+    validation_sequences: int = 128
+
+
+def read_config(path: str | Path) -> TrainConfig:
+    """Read a TOML file whose tables mirror `TrainConfig`; InputError names the file and the unknown setting."""
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return from_dict(TrainConfig, values)
+    except (OSError, ValueError, TypeError) as error:  # TOMLDecodeError is a ValueError
+        raise InputError(f"{path}: {error}") from error

@@ -1,0 +1,209 @@
+"""One stage of training: steps, moving average of the weights, rate schedule, validation, checkpoint and resume."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.models.hyperbolic import HyperbolicNet
+from core.train.batch import Batch
+from core.train.config import StageConfig, TrainConfig
+from core.train.objective import MeshObjective, Truth, lift_loss
+from core.train.progress import History
+
+log = logging.getLogger(__name__)
+
+
+class MovingAverage:
+    """Exponential moving average of parameters; its horizon grows with the steps taken, up to 1/(1 - decay)."""
+
+    def __init__(self, parameters: list[Tensor], decay: float):
+        self.parameters, self.decay, self.count = parameters, decay, 0
+        self.averages = [p.detach().clone() for p in parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.count += 1
+        decay = min(self.decay, (1 + self.count) / (10 + self.count))
+        torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange parameters and averages (call twice to restore)."""
+        for parameter, average in zip(self.parameters, self.averages):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)
+
+
+def learning_rate(stage: StageConfig, step: int, progress: float) -> float:
+    """Warm-up by steps, then a cosine of `progress` 0..1 through the budget down to `final_rate`."""
+    warm = min(1.0, (step + 1) / max(stage.warmup_steps, 1))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return stage.learning_rate * warm * (stage.final_rate + (1 - stage.final_rate) * cosine)
+
+
+class StageTrainer:
+    """Runs one stage ("lift" or "mesh") to the end of its budget, from its checkpoint if there is one."""
+
+    def __init__(
+        self,
+        name: str,
+        net: HyperbolicNet,
+        body,
+        config: TrainConfig,
+        stage: StageConfig,
+        *,
+        draw: Callable[[], Batch],
+        validate: Callable[[], dict[str, float]],
+        mesh_objective: MeshObjective | None,
+        history: History,
+        folder: Path,
+        device: str,
+    ):
+        self.name, self.net, self.body, self.config, self.stage = name, net, body, config, stage
+        self.draw, self.validate, self.mesh_objective = draw, validate, mesh_objective
+        self.history, self.folder, self.device = history, folder, device
+        module = net.lifter if name == "lift" else net
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        decayed = [p for p in self.parameters if p.dim() > 1]
+        plain = [p for p in self.parameters if p.dim() <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=stage.learning_rate,
+            betas=(0.9, 0.98),
+            fused=device.startswith("cuda"),
+        )
+        self.average = MovingAverage(self.parameters, stage.ema_decay)
+        self.step, self.seconds, self.frames = 0, 0.0, 0
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / f"{self.name}.checkpoint.pt"
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is used, 0..1."""
+        return max(self.seconds / max(self.stage.budget_s, 1e-9), self.step / max(self.stage.steps, 1))
+
+    def run(self, *, stop_after_s: float = math.inf) -> bool:
+        """Train until the stage's budget is used or `stop_after_s` from now. Returns whether the stage is finished.
+
+        On return the network holds the averaged weights if the stage is finished, else the current ones.
+        """
+        self._resume()
+        began = previous = time.perf_counter()
+        last_saved, last_validated = self.seconds, self.seconds
+        is_first = self.step == 0
+        sums: dict[str, Tensor] = {}
+        counted = 0
+        while self.progress < 1:
+            parts = self._train_step()
+            for part, value in parts.items():
+                sums[part] = sums.get(part, 0) + value
+            counted += 1
+            if counted % 20 == 0 or self.device == "cpu":
+                self._synchronise()
+            now = time.perf_counter()
+            self.seconds += now - previous
+            previous = now
+            is_due = self.seconds - last_validated >= self.config.validate_every_s
+            if is_due or (is_first and self.step in (1, 50)) or self.progress >= 1:
+                self._report(sums, counted)
+                sums, counted, last_validated = {}, 0, self.seconds
+            if self.seconds - last_saved >= self.config.checkpoint_every_s:
+                self._save()
+                last_saved = self.seconds
+            if time.perf_counter() - began > stop_after_s:
+                break
+        self._save()
+        if self.progress < 1:
+            return False
+        self.average.swap()
+        return True
+
+    def _train_step(self) -> dict[str, Tensor]:
+        self.net.train()
+        rate = learning_rate(self.stage, self.step, self.progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = self.draw()
+        truth = Truth(self.body, batch)
+        is_cuda = self.device.startswith("cuda")
+        with torch.autocast("cuda", torch.bfloat16, enabled=is_cuda and self.config.use_bfloat16):
+            lifted = self.net.lift(batch.inputs(), batch.frames)
+            weights = self.config.loss
+            loss, parts = lift_loss(lifted, truth, weights)
+            if self.mesh_objective is not None:
+                mesh_loss, mesh_parts = self.mesh_objective(
+                    self.net,
+                    lifted,
+                    truth,
+                    meshes_per_sequence=self.stage.meshes_per_sequence,
+                    mesh_vertices=self.stage.mesh_vertices,
+                )
+                loss = weights.lifter_in_mesh_stage * loss + mesh_loss
+                parts.update(mesh_parts)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.stage.clip_norm)
+        if is_cuda:  # a step that is not finite is left out on the device, without waiting for it
+            self.optimizer.found_inf = (~norm.isfinite()).float()
+            self.optimizer.step()
+        elif norm.isfinite():
+            self.optimizer.step()
+        else:
+            log.warning("%s: step %d left out, its gradient is not finite", self.name, self.step)
+        self.average.update()
+        self.step += 1
+        self.frames += batch.frame_count
+        parts = {name: value.detach() for name, value in parts.items()}
+        return {"total": loss.detach(), **parts, "gradient": norm.detach()}
+
+    def _report(self, sums: dict[str, Tensor], counted: int) -> None:
+        self._synchronise()
+        means = {name: float(value) / counted for name, value in sums.items()}
+        means["rate"] = learning_rate(self.stage, self.step, self.progress)
+        means["frames_per_s"] = self.frames / max(self.seconds, 1e-9)
+        self.history.add(self.name, "loss", self.step, self.seconds, means)
+        self.average.swap()
+        self.net.eval()
+        self.history.add(self.name, "validation", self.step, self.seconds, self.validate())
+        self.average.swap()
+
+    def _synchronise(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    def _save(self) -> None:
+        state = {
+            "net": {k: v for k, v in self.net.state_dict().items()},
+            "average": self.average.averages,
+            "average_count": self.average.count,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "frames": self.frames,
+        }
+        partial = self.checkpoint_path.with_suffix(".part")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint_path)
+
+    def _resume(self) -> None:
+        if not self.checkpoint_path.exists():
+            return
+        state = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        with torch.no_grad():
+            for average, saved in zip(self.average.averages, state["average"]):
+                average.copy_(saved)
+        self.average.count = state["average_count"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds, self.frames = state["step"], state["seconds"], state["frames"]
+        log.info("%s: resumed at step %d, %.0f s used", self.name, self.step, self.seconds)
