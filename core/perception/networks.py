@@ -1,0 +1,73 @@
+"""The two networks on a device, fed with 8-bit images: placement, precision and batching live here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.perception.anchors import Detection, Letterbox, decode_detections, letterbox
+from core.perception.checkpoint import load_networks
+from core.perception.reading import Reading, read_output
+from core.perception.roi import Roi
+
+MIN_VIEW_ASPECT = 1.25
+"""Frames longer than this are searched in square pieces too: people are then larger for the detector."""
+
+
+class Networks:
+    """BlazePose's detector and landmark network, float32 on the CPU, float16 on a GPU."""
+
+    def __init__(self, path: str | Path | None = None, *, device: torch.device | str = "cpu"):
+        self.device = torch.device(device)
+        self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
+        detector, landmarks = load_networks(path)
+        placement = {"device": self.device, "dtype": self.dtype, "memory_format": torch.channels_last}
+        self.detector, self.landmarks = detector.to(**placement), landmarks.to(**placement)
+
+    def detect(self, views: list[tuple[np.ndarray, Letterbox]]) -> list[list[Detection]]:
+        """Letterboxed BGR squares (anchors.letterbox) -> candidates of each, before suppression."""
+        if not views:
+            return []
+        with torch.inference_mode():
+            scores, boxes = self.detector(self._to_input(np.stack([square for square, _ in views])))
+        numbers = zip(scores.cpu().numpy(), boxes.cpu().numpy(), views)
+        return [decode_detections(score, box, placed) for score, box, (_, placed) in numbers]
+
+    def detect_all(self, views: list[tuple[np.ndarray, Letterbox]]) -> list[Detection]:
+        """The candidates of all views of one frame (detector_views), before suppression."""
+        return [detection for found in self.detect(views) for detection in found]
+
+    def read(self, crops: np.ndarray, roi: Roi) -> Reading:
+        """crops [B, 256, 256, 3] uint8 BGR taken at roi [B] -> Reading on the CPU, float32."""
+        with torch.inference_mode():
+            output = self.landmarks(self._to_input(crops))
+            return _to_cpu(read_output(output, roi.to(self.device)))
+
+    def _to_input(self, images: np.ndarray) -> Tensor:
+        """[B, S, S, 3] uint8 BGR -> [B, 3, S, S] RGB in [0, 1], channels last."""
+        rgb = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).to(self.device, non_blocking=True)
+        return rgb.permute(0, 3, 1, 2).to(self.dtype).div_(255)
+
+
+def _to_cpu(reading: Reading) -> Reading:
+    tensors = (reading.keypoints, reading.world, reading.presence, reading.embedding)
+    return Reading(*(t.float().cpu() for t in tensors), reading.roi.to("cpu"), reading.next_roi.to("cpu"))
+
+
+def detector_views(image: np.ndarray) -> list[tuple[np.ndarray, Letterbox]]:
+    """The whole frame and, if it is long, overlapping squares along it, each letterboxed."""
+    height, width = image.shape[:2]
+    views = [letterbox(image)]
+    side, length = min(height, width), max(height, width)
+    if length / side < MIN_VIEW_ASPECT:
+        return views
+    count = int(np.ceil(length / side))
+    for start in np.linspace(0, length - side, count).round().astype(int):
+        x, y = (start, 0) if width > height else (0, start)
+        square, placed = letterbox(image[y : y + side, x : x + side])
+        origin = (placed.origin[0] + float(x), placed.origin[1] + float(y))
+        views.append((square, Letterbox(placed.scale, origin)))
+    return views

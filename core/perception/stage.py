@@ -1,0 +1,121 @@
+"""The perception stage: a video in, tracks of people out. Streaming; a few frames are in memory at a time.
+
+A thread decodes, reduces and letterboxes ahead while the networks run.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from core.perception.anchors import Letterbox
+from core.perception.networks import Networks, detector_views
+from core.perception.stitch import build_tracks
+from core.perception.track import Tracker, TrackingConfig
+from core.records import Track
+from core.video import VideoReader
+
+MAX_SIDE = 2048
+"""Longer frames are reduced before perception; coordinates stay those of the full frame."""
+QUEUE_FRAMES = 6
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    index: int
+    time: float
+    image: np.ndarray
+    """Reduced if the frame is longer than MAX_SIDE."""
+    views: list[tuple[np.ndarray, Letterbox]]
+    """For the detector, or empty if this frame is not due."""
+
+
+def perceive(
+    reader: VideoReader,
+    *,
+    device: torch.device | str = "cpu",
+    max_people: int = 4,
+    on_progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    config: TrackingConfig | None = None,
+    networks: Networks | None = None,
+) -> list[Track]:
+    """Find and follow people through `reader`'s frames -> tracks, most prominent first; empty if nobody is there.
+
+    on_progress(frames done, frames expected; 0 = unknown). Once should_stop() is true, the tracks so far are
+    returned. Raises VideoError if the video breaks, SetupError if the weights are missing or damaged.
+    """
+    networks = networks or Networks(device=device)
+    config = config or TrackingConfig(max_people=max_people)
+    tracker = Tracker(networks, config)
+    times: list[float] = []
+    with closing(_prepare_ahead(reader, config.detect_every)) as frames:
+        for frame in frames:
+            detections = networks.detect_all(frame.views) if frame.views else None
+            tracker.step(
+                frame.index,
+                frame.time,
+                frame.image,
+                detections,
+                lambda image=frame.image: networks.detect_all(detector_views(image)),
+            )
+            times.append(frame.time)
+            if on_progress is not None:
+                on_progress(len(times), reader.expected_frames and max(reader.expected_frames, len(times)))
+            if should_stop is not None and should_stop():
+                break
+    scale = working_scale(reader)
+    return build_tracks(tracker.tracklets, np.array(times), reader.start, scale=scale, max_people=max_people)
+
+
+def working_scale(reader: VideoReader) -> float:
+    """Pixels of the frame perception works on per pixel of the full frame, at most 1."""
+    return min(1.0, MAX_SIDE / max(reader.clip.width, reader.clip.height))
+
+
+def _prepare_ahead(reader: VideoReader, detect_every: int) -> Iterator[_Prepared]:
+    """The reader's frames, reduced and letterboxed by a thread that keeps a few ahead. Its errors are raised here."""
+    ready: queue.Queue[_Prepared | Exception | None] = queue.Queue(QUEUE_FRAMES)
+    is_over = threading.Event()
+    scale = working_scale(reader)
+
+    def put(item: _Prepared | Exception | None) -> bool:
+        while not is_over.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def decode() -> None:
+        try:
+            for frame in reader:
+                image = frame.image
+                if scale < 1:
+                    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+                is_due = (frame.index - reader.start) % detect_every == 0
+                if not put(_Prepared(frame.index, frame.time, image, detector_views(image) if is_due else [])):
+                    return
+            put(None)
+        except Exception as error:  # handed to the consumer, which raises it
+            put(error)
+
+    thread = threading.Thread(target=decode, name="decode", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        is_over.set()
+        thread.join()
+        reader.close()

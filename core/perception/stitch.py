@@ -1,0 +1,85 @@
+"""Tracklets to tracks: short gaps bridged, chance finds dropped, people sorted by how much they matter."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.perception.blazepose import EMBEDDING_SIZE
+from core.perception.track import Sample, Tracklet
+from core.records import Track
+from core.skeleton import KEYPOINT_COUNT
+
+MIN_FRAMES = 8
+MIN_SECONDS = 0.25
+MIN_CONFIDENCE = 0.4
+"""Mean presence times mean keypoint confidence under which a tracklet is a chance find."""
+BOX_CONFIDENCE = 0.3
+
+
+def build_tracks(
+    tracklets: list[Tracklet], times: np.ndarray, first: int, *, scale: float, max_people: int
+) -> list[Track]:
+    """Tracklets of the frames [first, first + len(times)) -> tracks, most prominent first, renumbered from 0.
+
+    times [N]: seconds of every frame, so that bridged frames have theirs. scale: px of the samples per px of the
+    full image.
+    """
+    people: dict[int, list[Sample]] = {}
+    for tracklet in tracklets:
+        people.setdefault(tracklet.person, []).extend(tracklet.samples)
+    kept = [samples for samples in people.values() if _is_person(samples)]
+    kept.sort(key=lambda samples: -_prominence(samples))
+    return [_build_track(k, samples, times, first, scale) for k, samples in enumerate(kept[:max_people])]
+
+
+def _is_person(samples: list[Sample]) -> bool:
+    if len(samples) < MIN_FRAMES or samples[-1].time - samples[0].time < MIN_SECONDS:
+        return False
+    return float(np.mean([s.presence * s.keypoints[:, 2].mean() for s in samples])) >= MIN_CONFIDENCE
+
+
+def _prominence(samples: list[Sample]) -> float:
+    """Frames times height."""
+    return float(sum(np.ptp(s.keypoints[:, 1]) for s in samples))
+
+
+def _build_track(person: int, samples: list[Sample], times: np.ndarray, first: int, scale: float) -> Track:
+    seen = np.array([s.frame for s in samples])
+    frames = np.arange(seen[0], seen[-1] + 1)
+    found = np.zeros(len(frames), bool)
+    found[seen - seen[0]] = True
+
+    def bridge(values: np.ndarray) -> np.ndarray:
+        """[seen, ...] -> [frames, ...], linear in time over gaps."""
+        flat = values.reshape(len(seen), -1).astype(np.float64)
+        at, known = times[frames - first], times[seen - first]
+        columns = [np.interp(at, known, column) for column in flat.T]
+        return np.stack(columns, -1).reshape(len(frames), *values.shape[1:])
+
+    keypoints = bridge(np.stack([s.keypoints for s in samples])).astype(np.float32)
+    keypoints[..., :2] /= scale
+    keypoints[~found, :, 2] = 0
+    features = np.zeros((len(frames), EMBEDDING_SIZE), np.float16)
+    features[found] = np.stack([s.embedding for s in samples])
+    confidence = np.zeros(len(frames), np.float32)
+    confidence[found] = [s.presence for s in samples]
+    return Track(
+        person=person,
+        frames=frames.astype(np.int32),
+        times=times[frames - first].astype(np.float64),
+        keypoints=keypoints,
+        landmarks3d=bridge(np.stack([s.world for s in samples])).astype(np.float32),
+        features=features,
+        confidence=confidence,
+        boxes=(bridge(np.stack([box_of(s.keypoints) for s in samples])) / scale).astype(np.float32),
+    )
+
+
+def box_of(keypoints: np.ndarray) -> np.ndarray:
+    """[25, 3] -> [4] x0 y0 x1 y1 around the points that are seen (all of them if none is), a tenth larger."""
+    assert keypoints.shape == (KEYPOINT_COUNT, 3)
+    seen = keypoints[keypoints[:, 2] >= BOX_CONFIDENCE, :2]
+    points = seen if len(seen) >= 3 else keypoints[:, :2]
+    low, high = points.min(0), points.max(0)
+    margin = 0.1 * (high - low)
+    return np.concatenate((low - margin, high + margin))
