@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import uuid
 import zipfile
@@ -51,7 +52,13 @@ _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 def result_path(out_dir: str | Path, video: str | Path, person: int) -> Path:
     """Return where a person's result belongs."""
-    return Path(out_dir) / f"{Path(video).stem}_person{person}.npz"
+    return Path(out_dir) / f"{stem_of(video)}_person{person}.npz"
+
+
+def stem_of(video: str | Path) -> str:
+    """Return the name of a video without suffix; of an image sequence (shot_%04d.png) without its number."""
+    stem = Path(video).resolve().stem if Path(video).is_dir() else Path(video).stem
+    return re.sub(r"[ ._-]*(%0?[0-9]*d|#+)", "", stem) or "video"
 
 
 def ensure_writable(out_dir: str | Path, *, expected_bytes: int = 0) -> Path:

@@ -1,0 +1,102 @@
+"""The stages a job is made of, behind one object: what core.pipeline composes, and where tests put doubles.
+
+Everything heavy is imported when it is first used. n frames, J = 24 joints, V vertices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.cache import Cache
+from core.errors import InputError
+from core.options import JobOptions
+from core.records import Camera, CameraMotion, Motion, Track
+
+
+class Stages:
+    """The real stages."""
+
+    def choose_device(self, name: str) -> str:
+        """Return the torch device for an option. InputError if it is not available."""
+        from core.device import choose_device
+
+        return choose_device(name)
+
+    def open_video(self, path: str | Path, start_s: float, end_s: float | None) -> Any:
+        """Return a core.video.VideoReader over the frames from start_s to end_s (seconds). VideoError."""
+        from core.video import VideoReader
+
+        reader = VideoReader(path)
+        if start_s <= 0 and end_s is None:
+            return reader
+        fps = reader.clip.fps
+        reader.close()
+        first = round(start_s * fps)
+        return VideoReader(path, first, None if end_s is None else max(round(end_s * fps), first + 1))
+
+    def load_body(self, path: str | None, device: str) -> Any:
+        """Return the Body. BodyFileError."""
+        from core.body import load_body
+
+        return load_body(path, device=device)
+
+    def perceive(
+        self,
+        reader: Any,
+        *,
+        device: str,
+        max_people: int,
+        cache: Cache,
+        on_progress: Callable[[int, int], None],
+        should_stop: Callable[[], bool],
+    ) -> list[Track]:
+        """Return everybody's track; the work is kept in the cache as it is done. Cancelled when asked to stop."""
+        from core.perception import perceive
+
+        return perceive(
+            reader, device=device, max_people=max_people, on_progress=on_progress, should_stop=should_stop
+        )
+
+    def recoverer(self, method: str) -> Callable[..., CameraMotion]:
+        """Return the recovery method. InputError names the methods there are."""
+        from core.recover import METHODS
+
+        if method not in METHODS:
+            raise InputError(f"Unknown method {method!r}: use one of {', '.join(sorted(METHODS))}")
+        return METHODS[method]
+
+    def place(
+        self, motions: list[CameraMotion], tracks: list[Track], camera: Camera, body: Any, options: JobOptions
+    ) -> list[Motion]:
+        """Return everybody's motion in one world with a floor at z = 0, smoothed, with contacts."""
+        raise NotImplementedError
+
+    def to_motion(
+        self, motion: CameraMotion, track: Track, camera: Camera, body: Any, R: np.ndarray, t: np.ndarray
+    ) -> Motion:
+        """Return a CameraMotion in the world of R [n,3,3], t [n,3], without contacts."""
+        raise NotImplementedError
+
+    def joints(self, body: Any, motion: CameraMotion) -> np.ndarray:
+        """Return joints [n,J,3] in the camera frame."""
+        import torch
+
+        with torch.no_grad():
+            arrays = [torch.as_tensor(a, device=body.v_template.device) for a in (motion.rotmats, motion.trans)]
+            betas = torch.as_tensor(motion.betas, device=body.v_template.device)
+            return body.forward_kinematics(arrays[0], betas, arrays[1])[0].cpu().numpy()
+
+    def vertices(self, body: Any, poses: np.ndarray, betas: np.ndarray, trans: np.ndarray) -> np.ndarray:
+        """Return vertices [n,V,3] of axis-angle poses [n,72] in the frame the root and trans [n,3] are in."""
+        import torch
+
+        from core.rotation import axis_angle_to_matrix
+
+        with torch.no_grad():
+            poses, betas, trans = (torch.as_tensor(a, device=body.v_template.device) for a in (poses, betas, trans))
+            rotmats = axis_angle_to_matrix(poses.reshape(-1, 24, 3))  # [n, 24, 3, 3]
+            return body.skin(rotmats, betas, trans)[0].cpu().numpy()

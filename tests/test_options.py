@@ -1,0 +1,57 @@
+"""core.options: what a job may be told, and one-line refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.errors import InputError
+from core.options import JobOptions
+
+
+def test_defaults_are_valid_and_dict_round_trip():
+    assert JobOptions.from_dict({}) == JobOptions()
+    options = JobOptions.from_dict({"person": [2, 0, 2], "start": 1, "end": 2.5, "vertices": True})
+    assert options.person == (2, 0) and options.end == 2.5
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"metod": "fit"}, "Unknown option 'metod'"),
+        ({"method": ""}, "method"),
+        ({"person": "first"}, "person"),
+        ({"person": []}, "person"),
+        ({"person": [-1]}, "person"),
+        ({"person": True}, "person"),
+        ({"device": "gpu"}, "one of auto, cpu, cuda, mps"),
+        ({"start": -1}, "start"),
+        ({"start": 2, "end": 2}, "seconds after 2"),
+        ({"end": float("nan")}, "end"),
+        ({"vertices": 1}, "vertices"),
+        ({"out_dir": ""}, "out_dir"),
+        ({"out_dir": 3}, "out_dir"),
+        ({"focal_px": 0}, "focal_px"),
+        ({"focal_px": 1000, "focal_mm": 35}, "not both"),
+        ({"smoothing_s": 6}, "smoothing_s"),
+        ({"max_people": 0}, "max_people"),
+        ({"max_people": 2.0}, "max_people"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(values, words):
+    with pytest.raises(InputError, match=words) as info:
+        JobOptions.from_dict(values)
+    assert "\n" not in str(info.value)
+
+
+def test_focal_length_in_millimetres():
+    """A 36 mm lens on a 36 mm wide sensor sees the width at the distance of the width: focal = width."""
+    assert JobOptions(focal_mm=36).focal_for(1920) == 1920
+    assert JobOptions(focal_mm=50).focal_for(1920) == pytest.approx(2666.6667)
+    assert JobOptions(focal_px=1234).focal_for(1920) == 1234
+    assert JobOptions().focal_for(1920) is None
+
+
+def test_cache_folder():
+    assert JobOptions().cache_folder() is None
+    assert JobOptions(out_dir="o").cache_folder().as_posix() == "o/.hyper_mocap_cache"
+    assert JobOptions(out_dir="o", cache_dir="c").cache_folder().as_posix() == "c"

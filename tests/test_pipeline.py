@@ -1,0 +1,291 @@
+"""core.pipeline over doubles of its stages: messages and their order, progress, choice, stopping, resuming."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core import pipeline, result, stream
+from core.errors import InputError, NoPersonError, OutputError
+from core.options import JobOptions
+from core.protocol import Body, Done, Frames, People, Progress, Revise, Shape, Video, View, encode
+from tests.engine_doubles import TILT, VERTICES, FakeStages, angle_at, root_at
+
+
+class Recorder:
+    """A sink that keeps messages and insists that each can travel."""
+
+    def __init__(self) -> None:
+        self.messages = []
+
+    def __call__(self, message) -> None:
+        encode(message)
+        self.messages.append(message)
+
+    def of(self, kind: type) -> list:
+        return [m for m in self.messages if type(m) is kind]
+
+    def order(self) -> list[str]:
+        """Message types without Progress, repeats folded."""
+        names = [type(m).__name__ for m in self.messages if not isinstance(m, Progress)]
+        return [n for i, n in enumerate(names) if i == 0 or names[i - 1] != n]
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    path = tmp_path / "walk.mp4"
+    path.write_bytes(os.urandom(3000))
+    return path
+
+
+def run(video, out: Path | None, stages=None, *, should_stop=lambda: False, choose=lambda: None, **options):
+    recorder, stages = Recorder(), stages or FakeStages()
+    options = JobOptions(out_dir=None if out is None else str(out), **options)
+    done = pipeline.run(video, options, recorder, should_stop=should_stop, choose=choose, stages=stages)
+    assert isinstance(done, Done)
+    encode(done)
+    return done, recorder, stages
+
+
+def frames_of(messages: list) -> list[int]:
+    return np.concatenate([stream.from_array(m.frames) for m in messages]).tolist() if messages else []
+
+
+def test_messages_come_in_the_documented_order(video, tmp_path):
+    done, recorder, _ = run(video, tmp_path / "out", FakeStages(people=2))
+    assert recorder.order() == [
+        *("Video", "Body", "People"),
+        *("View", "Shape", "Frames"),
+        *("View", "Shape", "Frames"),
+        *("View", "Shape", "Revise", "Shape", "Revise"),
+    ]
+    assert not done.cancelled and [Path(p).name for p in done.results] == ["walk_person0.npz", "walk_person1.npz"]
+    stages = [p.stage for p in recorder.of(Progress)]
+    assert list(dict.fromkeys(stages)) == ["open", "perceive", "track", "recover", "place", "write"]
+    assert recorder.of(Video)[0].frame_count == 100
+    people = recorder.of(People)[0].people
+    assert [(p["person"], p["first"], p["last"], p["frames"], p["chosen"]) for p in people] == [
+        (0, 0, 99, 100, True),
+        (1, 0, 89, 90, True),
+    ]
+    assert people[0]["confidence"] == 0.5 and people[0]["height_px"] == 200.0
+
+
+def test_frames_and_revisions_cover_every_frame_once_in_order(video, tmp_path):
+    _, recorder, _ = run(video, None, FakeStages(window=45))
+    assert frames_of(recorder.of(Frames)) == list(range(100))
+    assert frames_of(recorder.of(Revise)) == list(range(100))
+    assert all(1 <= m.frames.shape[0] <= 32 for m in recorder.of(Frames) + recorder.of(Revise))
+
+
+def test_values_reach_sink_and_file(video, tmp_path):
+    """Expected values from the closed form of the doubles: trans_world = TILT @ trans_cam + 1."""
+    done, recorder, _ = run(video, tmp_path, FakeStages(first=5))
+    frames = np.arange(5, 100)
+    expected_trans = root_at(frames, 0).astype(float) @ TILT.T + 1.0
+    revised = np.concatenate([stream.from_array(m.trans) for m in recorder.of(Revise)])
+    np.testing.assert_allclose(revised, expected_trans, atol=1e-5)
+    motion = result.read_result(done.results[0])
+    np.testing.assert_allclose(motion.trans, expected_trans, atol=1e-5)
+    np.testing.assert_allclose(motion.poses.reshape(-1, 24, 3)[:, 7, 0], angle_at(frames), atol=1e-6)
+    np.testing.assert_allclose(motion.times, frames / 25)
+    np.testing.assert_array_equal(motion.keypoints2d[:, 3, 0], frames)
+    assert motion.extra["fps"] == pytest.approx(25.0) and motion.extra["body"] == "double"
+    assert motion.method == "fit" and motion.vertices_cam is None
+
+
+def test_provisional_world_is_upright_with_feet_on_the_floor(video):
+    """Joints of the doubles lie 1.0 m above (camera y = -1) to 0.7 m below trans: the lowest is at camera y 0.7."""
+    _, recorder, _ = run(video, None)
+    matrix = stream.from_array(recorder.of(View)[0].matrix)
+    np.testing.assert_allclose(matrix, [[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0.7], [0, 0, 0, 1]], atol=1e-6)
+    first = stream.from_array(recorder.of(Frames)[0].trans)
+    cam = root_at(np.arange(20), 0)
+    np.testing.assert_allclose(first, np.stack([cam[:, 0], cam[:, 2], -cam[:, 1] + 0.7], -1), atol=1e-5)
+
+
+def test_height_comes_from_the_shaped_template(video):
+    """Template y spans 1.8 m; component 0 scales it by 0.1 a unit; person 1 has betas of 0.1."""
+    _, recorder, _ = run(video, None, FakeStages(people=2))
+    heights = {m.person: m.height_m for m in recorder.of(Shape)}
+    assert heights == {0: pytest.approx(1.8), 1: pytest.approx(1.8 * 1.01)}
+
+
+def test_body_message_keeps_four_influences(video):
+    _, recorder, _ = run(video, None)
+    body = recorder.of(Body)[0]
+    assert body.weight_joints.shape == (VERTICES, 4)
+    joints, values = stream.from_array(body.weight_joints), stream.from_array(body.weight_values)
+    np.testing.assert_array_equal(joints[:, :2], np.stack([np.arange(6), np.arange(6) + 5], -1))
+    np.testing.assert_allclose(values, np.tile([0.6, 0.4, 0, 0], (6, 1)), atol=1e-6)
+    assert stream.from_array(body.faces)[1].tolist() == [2, 3, 4, -1]
+
+
+def test_vertices_go_out_in_the_world_and_into_the_file_in_the_camera_frame(video, tmp_path):
+    stages = FakeStages()
+    done, recorder, _ = run(video, tmp_path, stages, vertices=True)
+    template = stages.load_body(None, "cpu").v_template
+    sent = stream.from_array(recorder.of(Revise)[1].vertices)
+    world_trans = root_at(np.arange(32, 64), 0) @ TILT.T + 1.0
+    np.testing.assert_allclose(sent, template + world_trans[:, None], atol=1e-5)
+    stored = result.read_result(done.results[0]).vertices_cam
+    np.testing.assert_allclose(stored, template @ TILT + root_at(np.arange(100), 0)[:, None], atol=1e-5)
+    assert recorder.of(Frames)[0].vertices.shape == (20, VERTICES, 3)
+
+
+def test_without_vertices_none_travel(video):
+    _, recorder, _ = run(video, None)
+    assert all(m.vertices.data == b"" for m in recorder.of(Frames) + recorder.of(Revise))
+
+
+def test_fraction_never_falls(video):
+    _, recorder, _ = run(video, None, FakeStages(people=2, delay_s=0.002))
+    fractions = [p.fraction for p in recorder.of(Progress)]
+    assert fractions == sorted(fractions) and 0 <= fractions[0] and fractions[-1] < 1
+    assert all(p.done <= p.total for p in recorder.of(Progress))
+
+
+def test_nobody_found(video, tmp_path):
+    with pytest.raises(NoPersonError, match="No person found in walk.mp4") as info:
+        run(video, tmp_path / "out", FakeStages(people=0))
+    assert "\n" not in str(info.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_only_chosen_people(video, tmp_path):
+    done, recorder, stages = run(video, tmp_path / "out", FakeStages(people=3), person=(2,))
+    assert [Path(p).name for p in done.results] == ["walk_person2.npz"]
+    assert {person for person, _ in stages.recovered} == {2}
+    assert [p["chosen"] for p in recorder.of(People)[0].people] == [False, False, True]
+    with pytest.raises(InputError, match="There is no person 7 in walk.mp4: found 0, 1, 2"):
+        run(video, None, FakeStages(people=3), person=(7,))
+
+
+def test_ask_waits_for_the_choice(video):
+    answers = iter([None, None, None, (1,), (1,)])
+    last = []
+
+    def choose():
+        last.append(next(answers, (1,)))
+        return last[-1]
+
+    _, recorder, stages = run(video, None, FakeStages(people=2), person="ask", choose=choose)
+    assert {person for person, _ in stages.recovered} == {1}
+    assert [[p["chosen"] for p in m.people] for m in recorder.of(People)] == [[False, False], [False, True]]
+
+
+def test_choice_during_the_recovery_drops_and_adds(video, tmp_path):
+    """Person 0 is chosen away after its first window; person 1, left out at first, is recovered instead."""
+    stages = FakeStages(people=2)
+    done, recorder, _ = run(video, tmp_path, stages, person=(0,), choose=lambda: (1,) if stages.recovered else None)
+    assert stages.recovered[0] == (0, 0) and stages.recovered[1:] == [(1, f) for f in range(0, 90, 20)]
+    assert [Path(p).name for p in done.results] == ["walk_person1.npz"]
+    assert [p["chosen"] for p in recorder.of(People)[-1].people] == [False, True]
+
+
+def test_stop_keeps_the_frames_that_are_done(video, tmp_path):
+    stages = FakeStages(people=2)
+    done, recorder, _ = run(video, tmp_path / "out", stages, should_stop=lambda: len(stages.recovered) >= 3)
+    assert done.cancelled and [Path(p).name for p in done.results] == ["walk_person0.npz"]
+    motion = result.read_result(done.results[0])
+    assert motion.frames.tolist() == list(range(60))
+    assert frames_of(recorder.of(Revise)) == list(range(60))
+    assert done.summary["can_resume"] is True
+
+
+def test_stop_while_perceiving_writes_nothing(video, tmp_path):
+    stages = FakeStages()
+    done, recorder, _ = run(video, tmp_path / "out", stages, should_stop=lambda: len(stages.perceived) >= 30)
+    assert done.cancelled and done.results == [] and len(stages.perceived) == 30
+    assert recorder.of(Frames) == []
+    assert not list((tmp_path / "out").glob("*.npz"))
+
+
+def test_resume_goes_on_and_gives_the_same(video, tmp_path):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    stages = FakeStages(people=2)
+    run(video, out, stages, should_stop=lambda: len(stages.recovered) >= 6)
+    assert (out / ".hyper_mocap_cache").is_dir()
+    again = FakeStages(people=2)
+    done, recorder, _ = run(video, out, again, resume=True)
+    assert not done.cancelled and done.summary["reused_frames"] == 100 + 20
+    assert {person for person, _ in again.recovered} == {1}, "person 0 was finished"
+    assert frames_of([m for m in recorder.of(Frames) if m.person == 0]) == list(range(100))
+    assert frames_of([m for m in recorder.of(Frames) if m.person == 1]) == list(range(90))
+    assert not (out / ".hyper_mocap_cache").exists(), "removed after success"
+    run(video, whole, FakeStages(people=2))
+    for name in ("walk_person0.npz", "walk_person1.npz"):
+        a, b = dict(np.load(out / name)), dict(np.load(whole / name))
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=f"{name} {key}")
+
+
+def test_without_resume_everything_is_done_again(video, tmp_path):
+    stages = FakeStages()
+    run(video, tmp_path, stages, should_stop=lambda: len(stages.recovered) >= 3)
+    again = FakeStages()
+    done, _, _ = run(video, tmp_path, again)
+    assert done.summary["reused_frames"] == 0 and len(again.recovered) == 5
+
+
+@pytest.mark.parametrize("change", ["video", "focal"])
+def test_another_job_does_not_use_the_cache(video, tmp_path, change):
+    stages = FakeStages()
+    run(video, tmp_path / "out", stages, should_stop=lambda: len(stages.recovered) >= 3)
+    if change == "video":
+        video.write_bytes(os.urandom(3000))
+    again = FakeStages()
+    done, _, _ = run(video, tmp_path / "out", again, resume=True, focal_px=900.0 if change == "focal" else None)
+    assert done.summary["reused_frames"] == 0
+
+
+def test_damaged_cache_is_ignored(video, tmp_path, caplog):
+    stages = FakeStages()
+    run(video, tmp_path / "out", stages, should_stop=lambda: len(stages.recovered) >= 4)
+    chunks = sorted((tmp_path / "out" / ".hyper_mocap_cache").glob("*/fit_0-*.npz"))
+    assert len(chunks) == 4
+    data = bytearray(chunks[2].read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    chunks[2].write_bytes(data)
+    done, _, _ = run(video, tmp_path / "out", FakeStages(), resume=True)
+    assert done.summary["reused_frames"] == 40 and "damaged" in caplog.text
+    assert result.read_result(done.results[0]).frames.tolist() == list(range(100))
+
+
+def test_unwritable_folder_is_found_before_the_work(video, tmp_path):
+    (tmp_path / "file").write_text("x")
+    stages = FakeStages()
+    with pytest.raises(OutputError, match="a file where a folder is needed"):
+        run(video, tmp_path / "file", stages)
+    assert stages.perceived == []
+
+
+def test_too_little_space_is_found_before_the_work(video, tmp_path, monkeypatch):
+    monkeypatch.setattr(result.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    stages = FakeStages()
+    with pytest.raises(OutputError, match="Not enough space in"):
+        run(video, tmp_path, stages)
+    assert stages.perceived == []
+
+
+def test_unknown_method_and_device(video):
+    with pytest.raises(InputError, match="Unknown method 'magic': use one of fit"):
+        run(video, None, method="magic")
+    with pytest.raises(InputError, match="Device 'mps' is not available"):
+        run(video, None, device="mps")
+
+
+def test_gap_in_what_a_method_hands_out_is_an_error(video):
+    class Gappy(FakeStages):
+        def _recover(self, track, camera, body, *, on_frames, **others):
+            def skip_one(chunk):
+                if chunk.frames[0] != 20:
+                    on_frames(chunk)
+
+            return super()._recover(track, camera, body, on_frames=skip_one, **others)
+
+    with pytest.raises(ValueError, match="frames 20 to 39 of person 0 are missing"):
+        run(video, None, Gappy())
