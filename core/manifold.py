@@ -25,8 +25,8 @@ Curvature = float | Tensor
 
 BOUNDARY_EPS = {torch.float32: 1e-3, torch.float64: 1e-6}
 """Points are kept at c|x|^2 <= (1 - eps)^2."""
-MAX_TANGENT = {torch.float32: 18.0, torch.float64: 40.0}
-"""Largest sqrt(c)|v| that `tangent_add` distinguishes (a distance of twice that from the origin)."""
+MAX_TANGENT = {torch.float32: 11.0, torch.float64: 40.0}
+"""Largest sqrt(c)|v| of an operand that `tangent_add` tells apart: beyond it squares of 1 - c|x|^2 underflow."""
 TINY = {torch.float32: 1e-36, torch.float64: 1e-300}
 SERIES_BELOW = {torch.float32: 1e-3, torch.float64: 1e-6}
 
@@ -203,7 +203,7 @@ def tangent_midpoint(weights: Tensor, x: Tensor, *, c: Curvature) -> Tensor:
 def tangent_add(u: Tensor, v: Tensor, *, c: Curvature) -> Tensor:
     """logmap0(expmap0(u) (+) expmap0(v)) for tangent vectors at the origin. [..., n], [..., n] -> [..., n].
 
-    1 - c|x|^2 is sech^2(sqrt(c)|u|) there, taken from u directly, so that vectors up to sqrt(c)|u| = 18 in float32
+    1 - c|x|^2 is sech^2(sqrt(c)|u|) there, taken from u directly, so that vectors up to sqrt(c)|u| = 11 in float32
     keep their length where points would already be rounded to the boundary.
     """
     limit = MAX_TANGENT[u.dtype]
