@@ -79,7 +79,7 @@ def focal_px(focal_mm: Tensor, size: Tensor) -> Tensor:
 
 
 def look_at(eye: Tensor, target: Tensor, roll: Tensor) -> Tensor:
-    """R [..., 3, 3] (camera from world) of cameras at eye [..., 3] looking at target [..., 3], rolled by [...] rad."""
+    """R [..., 3, 3] (camera from world) of cameras at eye [..., 3] looking at target [..., 3], roll [...] rad."""
     forward = torch.nn.functional.normalize(target - eye, dim=-1)
     up = torch.zeros_like(forward)
     up[..., 1] = 1

@@ -4,8 +4,10 @@ For every target joint, G_target = G_source A, where G are global rotations and 
 pose: the smallest rotation that takes the target's rest bone direction to the source's (limbs, hands), the rotation
 between the two trunks' chords hip centre -> neck (trunk, collars), or none (neck, head). The source's legs are spread
 by 20 degrees at rest in two groups; its feet belong to those legs, so a foot's alignment is that spread about z, and
-then a pitch and roll per clip that make the sole level while the foot stands still. Half of the hand's twist moves
-to the forearm, where the body's skin expects it. Hands (joints 22, 23) stay straight.
+then a pitch and roll per clip that make the sole level while the foot stands still. The body's pelvis reaches higher
+up than the source's root, so spine1 turns half way to the second spine bone: the trunk then leans as far as the
+source's. Half of the hand's twist moves to the forearm, where the body's skin expects it. Hands (joints 22, 23) stay
+straight.
 
 The root follows the hip centre, scaled by the ratio of leg lengths, y up, the floor at 0.
 """
@@ -79,7 +81,7 @@ def _links(group: str) -> list[_Link]:
         collar, arm, leg = "Collar", ("Shldr", "ForeArm", "Hand", "Hand"), ("Thigh", "Shin", "Foot", "Foot")
         hand_tip = None
     else:
-        trunk = [("pelvis", "root"), ("spine1", "lowerback"), ("spine2", "upperback"), ("spine3", "thorax")]
+        trunk = [("pelvis", "root"), ("spine1", "lowerback upperback"), ("spine2", "upperback"), ("spine3", "thorax")]
         trunk += [("neck", "lowerneck upperneck"), ("head", "head")]
         collar, arm, leg = "clavicle", ("humerus", "radius", "wrist", "hand"), ("femur", "tibia", "foot", "toes")
         hand_tip = "fingers"

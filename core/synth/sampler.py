@@ -172,7 +172,7 @@ class MotionSampler:
         return quats, pelvis, clip, start, speed
 
     def _mirror(self, quats: Tensor, pelvis: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
-        """Exchange left and right by reflecting x: rotation (w, x, y, z) becomes (w, x, -y, -z) on the other joint."""
+        """Exchange left and right by reflecting x: (w, x, y, z) becomes (w, x, -y, -z) on the other joint."""
         signs = torch.tensor([1.0, 1.0, -1.0, -1.0], device=self.device)
         quats = torch.where(mirrored[:, None, None, None], quats[:, :, self.mirror] * signs, quats)
         flipped = pelvis * torch.tensor([-1.0, 1.0, 1.0], device=self.device)
