@@ -39,6 +39,10 @@ class Batch:
         geometry = ImageGeometry(self.size[:, None, :1], self.size[:, None, 1:], self.focal_px[:, None, None])
         return encode_inputs(self.keypoints, self.landmarks3d, self.has_landmarks, geometry)
 
+    def first(self, count: int) -> Batch:
+        """The first `count` sequences."""
+        return Batch(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
+
     @property
     def frame_count(self) -> int:
         return self.frames.shape[0] * self.frames.shape[1]

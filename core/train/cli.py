@@ -1,0 +1,57 @@
+"""`python -m core train [CONFIG]`: train the networks from a motion bank and rendered clips."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from core.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", help="TOML file of settings (default: the built-in settings)")
+    parser.add_argument("--out", required=True, help="folder for checkpoints, networks, history and plot")
+    parser.add_argument("--motion", help="motion bank written by `synth retarget`")
+    parser.add_argument("--shards", help="folder of rendered clips written by `synth render`")
+    parser.add_argument("--start-from", help="network file to start from")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--lift-budget-s", type=float, help="seconds for stage lift")
+    parser.add_argument("--mesh-budget-s", type=float, help="seconds for stage mesh")
+    parser.add_argument(
+        "--stop-after-s", type=float, default=math.inf, help="leave with a checkpoint after this long"
+    )
+    parser.add_argument("--skip-lift", action="store_true", help="train the lifter only along with the mesh network")
+    parser.add_argument("--compile", action="store_true", help="compile the networks' blocks with torch.compile")
+    parser.add_argument("--body", help="body model file (default: the shipped body)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from core.device import choose_device
+    from core.train.config import TrainConfig, read_config
+    from core.train.run import TrainOptions, train
+
+    config = read_config(args.config) if args.config else TrainConfig()
+    if args.lift_budget_s is not None:
+        config = replace(config, lift=replace(config.lift, budget_s=args.lift_budget_s))
+    if args.mesh_budget_s is not None:
+        config = replace(config, mesh=replace(config.mesh, budget_s=args.mesh_budget_s))
+    if args.compile:
+        config = replace(config, use_compile=True)
+    if args.motion is None and args.shards is None:
+        raise InputError("Nothing to train on: give --motion, --shards or both")
+    train(
+        TrainOptions(
+            config=config,
+            out=Path(args.out),
+            motion=Path(args.motion) if args.motion else None,
+            shards=Path(args.shards) if args.shards else None,
+            start_from=Path(args.start_from) if args.start_from else None,
+            device=choose_device(args.device),
+            stop_after_s=args.stop_after_s,
+            body_path=args.body,
+            skip_lift=args.skip_lift,
+        )
+    )
+    return 0

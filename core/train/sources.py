@@ -1,0 +1,101 @@
+"""Where batches come from: sequences made up on the device, rendered clips with the real detector's output, a mix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from core.synth.motion import MotionBank
+from core.synth.noise import NoiseModel
+from core.synth.sampler import KeypointSampler, SamplerConfig
+from core.train.batch import Batch, merge
+from core.train.shards import ShardBank
+
+TUMBLING_SHARE = 0.08
+TUMBLING_TILT_DEG = 70.0
+"""Some sequences are tilted far against gravity, for lying, bending and somersaulting people that mocap lacks."""
+TOLD_FOCAL_SHARE = 0.4
+"""Share of generated sequences whose true focal length the network is told; the others get the image diagonal."""
+
+
+class GeneratedSource:
+    """Endless keypoint sequences with modelled detector noise, from a motion bank."""
+
+    def __init__(self, bank: MotionBank, body, *, split: str, feature_dim: int, seed: int, device: str):
+        noise = NoiseModel(device=device)
+        upright = SamplerConfig()
+        tumbling = replace(upright, tilt_deg=TUMBLING_TILT_DEG)
+        self.upright = KeypointSampler(bank, body, noise, split=split, config=upright, seed=seed)
+        self.tumbling = KeypointSampler(bank, body, noise, split=split, config=tumbling, seed=seed + 1)
+        self.generator = torch.Generator(device).manual_seed(seed + 2)
+        self.feature_dim, self.device = feature_dim, device
+
+    def sample(self, sequences: int, window: int) -> Batch:
+        tumbling = round(sequences * TUMBLING_SHARE)
+        parts = [(self.upright, sequences - tumbling), (self.tumbling, tumbling)]
+        return merge([self._convert(s.batch(n, frames=window), window) for s, n in parts if n])
+
+    def _convert(self, drawn, window: int) -> Batch:
+        sequences = len(drawn.betas)
+        size = drawn.size.float()
+        told = torch.rand(sequences, device=self.device, generator=self.generator) < TOLD_FOCAL_SHARE
+        return Batch(
+            keypoints=drawn.keypoints,
+            landmarks3d=drawn.landmarks3d,
+            has_landmarks=(~drawn.is_gap).float(),
+            features=torch.zeros((), device=self.device).expand(sequences, window, self.feature_dim),
+            size=size,
+            focal_px=torch.where(told, drawn.intrinsics[:, 0], size.norm(dim=-1)),
+            frames=torch.arange(window, device=self.device).float().expand(sequences, -1),
+            rotmats=drawn.rotmats,
+            betas=drawn.betas,
+        )
+
+
+def drop(batch: Batch, *, landmarks: float, features: float, generator: torch.Generator) -> Batch:
+    """Take the 3D landmarks and the image features away from random sequences, with the given chances."""
+
+    def keep(chance: float) -> Tensor:
+        drawn = torch.rand(len(batch.betas), device=batch.betas.device, generator=generator)
+        return (drawn >= chance).float()[:, None]
+
+    return replace(
+        batch,
+        has_landmarks=batch.has_landmarks * keep(landmarks),
+        features=batch.features * keep(features)[..., None],
+    )
+
+
+def mixed(
+    generated: GeneratedSource | None,
+    rendered: ShardBank | None,
+    *,
+    counts: tuple[int, int],
+    window: int,
+    landmark_dropout: float,
+    feature_dropout: float,
+    seed: int,
+    device: str,
+) -> Callable[[], Batch]:
+    """A function that draws batches of counts[0] generated and counts[1] rendered sequences.
+
+    Where one source is missing, the other fills its place.
+    """
+    if generated is None and rendered is None:
+        raise ValueError("training needs a motion bank or rendered clips")
+    total = sum(counts)
+    from_generated = 0 if generated is None else total if rendered is None else counts[0]
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def draw() -> Batch:
+        parts = []
+        if from_generated:
+            parts.append(generated.sample(from_generated, window))
+        if total - from_generated:
+            parts.append(rendered.sample(total - from_generated, window, generator))
+        return drop(merge(parts), landmarks=landmark_dropout, features=feature_dropout, generator=generator)
+
+    return draw
