@@ -1,0 +1,104 @@
+"""Make weights/pose_prior.npz: a Gaussian mixture over everyday poses, from motion capture.
+
+    python -m core.make.prior MOCAP_FILE
+
+The motions are those of subjects that train (synth/splits.py), every fifth frame, and their mirror images. Fitted by
+expectation maximisation from k-means++ centres; seeds fixed. `SLACK` widens every component: the mixture is to keep
+poses human, not to pull them to the ones seen.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from core.body import load_body
+from core.recover.chain import POSE_JOINTS
+from core.recover.prior import DIMENSION, PRIOR_FILE
+from core.rotation import quaternion_to_axis_angle
+from core.skeleton import JOINT_MIRROR, JOINT_NAMES, KEYPOINT_NAMES
+from core.synth.mocap import read_mocap
+from core.synth.retarget import Target, retarget
+from core.synth.splits import split_of
+
+COMPONENTS = 12
+STRIDE = 5
+SLACK = np.deg2rad(6.0)
+SEED = 20
+CREDIT = (
+    "The data used in this project was obtained from mocap.cs.cmu.edu. "
+    "The database was created with funding from NSF EIA-0196217."
+)
+
+
+def collect_poses(mocap_file: str | Path, body) -> np.ndarray:
+    """Rotation vectors of POSE_JOINTS, [N, D] float64, the mirror images after the originals."""
+    names = ("left_heel", "left_toe", "right_heel", "right_toe")
+    rest = body.keypoints(torch.eye(3).expand(24, 3, 3), torch.zeros(10), torch.zeros(3)).double()
+    soles = rest[[KEYPOINT_NAMES.index(name) for name in names]]
+    carriers = tuple(JOINT_NAMES.index(n) for n in ("left_ankle", "left_foot", "right_ankle", "right_foot"))
+    target = Target(body.joint_template.double(), soles, carriers)
+    vectors = [
+        quaternion_to_axis_angle(retarget(clip, target).quats[::STRIDE])
+        for clip in read_mocap(mocap_file)
+        if split_of(clip.subject, clip.group) == "train"
+    ]
+    poses = torch.cat(vectors)  # [N, 24, 3]
+    mirrored = poses[:, list(JOINT_MIRROR)] * torch.tensor([1.0, -1.0, -1.0], dtype=poses.dtype)
+    both = torch.cat([poses, mirrored])[:, list(POSE_JOINTS)]
+    both = both[both.norm(dim=-1).amax(1) < 2.9]  # a head or ankle turned half round is a glitch of the source
+    return both.reshape(len(both), DIMENSION).numpy()
+
+
+def fit_mixture(poses: np.ndarray, *, components: int, iterations: int = 40) -> tuple[np.ndarray, ...]:
+    """Expectation maximisation -> weights [C], means [C, D], covariances [C, D, D]."""
+    generator = np.random.default_rng(SEED)
+    count, D = poses.shape
+    centres = [poses[generator.integers(count)]]
+    for _ in range(components - 1):  # k-means++
+        nearest = np.min([((poses - c) ** 2).sum(1) for c in centres], axis=0)
+        centres.append(poses[generator.choice(count, p=nearest / nearest.sum())])
+    means = np.stack(centres)
+    covariances = np.repeat(np.cov(poses.T)[None], components, 0) + np.eye(D) * SLACK**2
+    weights = np.full(components, 1 / components)
+    for _ in range(iterations):
+        logs = np.empty((count, components))
+        for c in range(components):
+            factor = np.linalg.cholesky(covariances[c])
+            white = np.linalg.solve(factor, (poses - means[c]).T)
+            logs[:, c] = np.log(weights[c]) - (white**2).sum(0) / 2 - np.log(np.diag(factor)).sum()
+        logs -= logs.max(1, keepdims=True)
+        share = np.exp(logs)
+        share /= share.sum(1, keepdims=True)
+        total = share.sum(0) + 1e-9
+        weights = total / total.sum()
+        means = share.T @ poses / total[:, None]
+        for c in range(components):
+            centred = poses - means[c]
+            covariances[c] = (share[:, c, None] * centred).T @ centred / total[c] + np.eye(D) * SLACK**2
+    return weights, means, covariances
+
+
+def build_prior(mocap_file: str | Path, output: Path = PRIOR_FILE) -> None:
+    poses = collect_poses(mocap_file, load_body())
+    weights, means, covariances = fit_mixture(poses, components=COMPONENTS)
+    order = np.argsort(-weights)
+    factors = np.linalg.cholesky(covariances)
+    np.savez_compressed(
+        output,
+        weights=weights[order].astype(np.float32),
+        means=means[order].astype(np.float32),
+        factors=factors[order].astype(np.float32),
+        joint_names=np.array([JOINT_NAMES[j] for j in POSE_JOINTS]),
+        credit=np.array(CREDIT),
+    )
+    logging.getLogger(__name__).info("%d poses, weights %s", len(poses), np.round(weights[order], 3))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    build_prior(sys.argv[1])

@@ -1,0 +1,34 @@
+"""Recovery methods: from a track to a person's motion in the camera frame.
+
+`METHODS` names them. A method is called as
+
+    recover(track, camera, body, *, device, on_frames, should_stop, on_progress) -> CameraMotion
+
+on_frames(CameraMotion) gets consecutive chunks as they are finished, should_stop() -> bool is asked at least twice a
+second, on_progress(frames done, frames in all). A stopped method returns the frames it has finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from core.records import Camera, CameraMotion, Track
+from core.recover.fit import fit as recover_by_fit
+
+
+class Recoverer(Protocol):
+    def __call__(
+        self,
+        track: Track,
+        camera: Camera,
+        body,
+        *,
+        device: str,
+        on_frames: Callable[[CameraMotion], None],
+        should_stop: Callable[[], bool],
+        on_progress: Callable[[int, int], None],
+    ) -> CameraMotion: ...
+
+
+METHODS: dict[str, Recoverer] = {"fit": recover_by_fit}

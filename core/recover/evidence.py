@@ -1,0 +1,103 @@
+"""What a track says, in the form the fitting terms want. N frames, K keypoints, P pairs; float64 torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.recover.initial import smallest_rotation
+from core.recover.terms import PAIRS
+from core.records import Camera, Track
+from core.skeleton import KEYPOINT_COUNT, KEYPOINT_NAMES
+
+DOUBTED_CONFIDENCE = 0.1
+"""A keypoint's confidence at and below which it is not used."""
+LEAST_POINTS = 6
+"""Keypoints a frame needs to count as seen."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    times: Tensor
+    """[N] s."""
+    rays: Tensor
+    """[N, K, 2]: (u - c) / f."""
+    confidence: Tensor
+    """[N, K] 0..1, weight of the image term."""
+    points: Tensor
+    """[N, K, 3] m: the detector's landmarks, turned from the crop's view to camera axes."""
+    directions: Tensor
+    """[N, P, 3] unit vectors between pairs of them."""
+    pair_confidence: Tensor
+    """[N, P]."""
+    usable: Tensor
+    """[N] bool: enough of the person is seen."""
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __getitem__(self, index) -> Evidence:
+        """The same for a slice or index of frames."""
+        return Evidence(*(getattr(self, f.name)[index] for f in fields(self)))
+
+
+def read_evidence(track: Track, camera: Camera) -> Evidence:
+    """Turn a track into evidence.
+
+    The detector looks at a crop as if its own camera pointed at the person, so its landmarks are turned by the angle
+    between the optical axis and the ray to the hips.
+    """
+    keypoints = torch.from_numpy(np.nan_to_num(track.keypoints.astype(np.float64)))
+    centre = torch.tensor([camera.cx, camera.cy], dtype=torch.float64)
+    focal = torch.tensor([camera.fx, camera.fy], dtype=torch.float64)
+    rays = (keypoints[..., :2] - centre) / focal
+    presence = torch.from_numpy(np.nan_to_num(track.confidence.astype(np.float64)))
+    confidence = ((keypoints[..., 2] - DOUBTED_CONFIDENCE) / (1 - DOUBTED_CONFIDENCE)).clamp(0, 1)
+    confidence = confidence * (presence > 0)[:, None]
+    landmarks = torch.from_numpy(np.nan_to_num(track.landmarks3d.astype(np.float64)))
+    hips = [KEYPOINT_NAMES.index("left_hip"), KEYPOINT_NAMES.index("right_hip")]
+    ray = torch.cat([rays[:, hips].mean(1), torch.ones(len(rays), 1, dtype=torch.float64)], 1)
+    view = smallest_rotation(torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand_as(ray), ray)
+    points = torch.einsum("nab,nkb->nka", view, landmarks)
+    usable = ((confidence > 0.2).sum(1) >= LEAST_POINTS) & (landmarks.abs().amax((1, 2)) > 0.05)
+    return assemble_evidence(torch.from_numpy(track.times.astype(np.float64)), rays, confidence, points, usable)
+
+
+def assemble_evidence(times: Tensor, rays: Tensor, confidence: Tensor, points: Tensor, usable: Tensor) -> Evidence:
+    """Evidence from rays [N, K, 2], confidence [N, K], points [N, K, 3] m and usable [N]; directions are derived."""
+    first, second = (list(side) for side in zip(*PAIRS))
+    difference = points[:, second] - points[:, first]
+    length = difference.norm(dim=-1, keepdim=True)
+    pair_confidence = torch.minimum(confidence[:, first], confidence[:, second]) * (length[..., 0] > 1e-3)
+    return Evidence(
+        times,
+        rays,
+        confidence,
+        points,
+        difference / length.clamp_min(1e-3),
+        pair_confidence * usable[:, None],
+        usable,
+    )
+
+
+def swap_sides(evidence: Evidence, swapped: Tensor) -> Evidence:
+    """Evidence with left and right exchanged in the keypoints where `swapped` [N, K] (symmetric) is True."""
+    from core.skeleton import KEYPOINT_MIRROR
+
+    mirror = list(KEYPOINT_MIRROR)
+
+    def exchange(values: Tensor) -> Tensor:
+        where = swapped if values.ndim == 2 else swapped[..., None]
+        return torch.where(where, values[:, mirror], values)
+
+    assert swapped.shape[1] == KEYPOINT_COUNT
+    return assemble_evidence(
+        evidence.times,
+        exchange(evidence.rays),
+        exchange(evidence.confidence),
+        exchange(evidence.points),
+        evidence.usable,
+    )
