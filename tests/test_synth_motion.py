@@ -121,7 +121,7 @@ def test_trunk_leans_as_the_sources_does():
     index = clip.skeleton.index
     theirs = source[:, index("lowerneck")] - (source[:, index("lfemur")] + source[:, index("rfemur")]) / 2
     ours = found[:, 12] - (found[:, 1] + found[:, 2]) / 2
-    assert angle_deg(ours, theirs).mean() < 4.0
+    assert angle_deg(ours, theirs).mean() < 6.0
 
 
 def test_rest_pose_stays_a_t_pose_with_level_feet():
