@@ -16,7 +16,6 @@ _APPEND_LIMIT = 1500
 """From this many existing keys on, a few new ones at the end are set one by one: reading all back costs more."""
 _KEYFRAME = bpy.types.Keyframe.bl_rna.properties
 _LINEAR = _KEYFRAME["interpolation"].enum_items["LINEAR"].value
-_CONSTANT = _KEYFRAME["interpolation"].enum_items["CONSTANT"].value
 
 
 def ensure_action(id_block: bpy.types.ID, name: str) -> bpy.types.Action:
@@ -76,9 +75,12 @@ class KeyWriter:
         values: np.ndarray,
         *,
         group: str = "",
-        constant: bool = False,
+        replace: bool = False,
     ) -> None:
-        """Add keys at `frames` [n], increasing, with `values` [n]; keys that are already there take the new value."""
+        """Add keys at `frames` [n], increasing, with `values` [n]; keys that are already there take the new value.
+
+        With `replace`, all other keys of the curve go.
+        """
         frames = np.ascontiguousarray(frames, dtype=np.float32)
         values = np.ascontiguousarray(values, dtype=np.float32)
         if len(frames) == 0:
@@ -89,14 +91,22 @@ class KeyWriter:
         if curve is None:
             curve = self._curves[path, index] = self._new_curve(path, index, group)
         points, count = curve.keyframe_points, len(curve.keyframe_points)
-        is_append = count > 0 and points[count - 1].co[0] < frames[0] - SAME_FRAME
+        is_append = not replace and count > 0 and points[count - 1].co[0] < frames[0] - SAME_FRAME
         if is_append and count >= _APPEND_LIMIT and len(frames) * 10 < count:
-            _append_keys(points, frames, values, "CONSTANT" if constant else "LINEAR")
+            _append_keys(points, frames, values)
         else:
-            old = np.empty((count, 2), dtype=np.float32)
-            points.foreach_get("co", old.ravel())
-            _replace_keys(points, _merged(old, frames, values), constant)
-        curve.update()
+            old = np.empty((0 if replace else count, 2), dtype=np.float32)
+            if len(old):
+                points.foreach_get("co", old.ravel())
+            _replace_keys(points, _merged(old, frames, values))
+        if len(points) < _APPEND_LIMIT:
+            curve.update()
+
+    def update_long_curves(self) -> None:
+        """Set the handles of long curves, which `write` leaves out: linear keys ignore them, so once is enough."""
+        for curve in self._channels.fcurves:
+            if len(curve.keyframe_points) >= _APPEND_LIMIT:
+                curve.update()
 
     def _new_curve(self, path: str, index: int, group: str) -> bpy.types.FCurve:
         channels = self._channels
@@ -125,6 +135,7 @@ def write_keys(
     writer = KeyWriter(id_block, action_name or f"{id_block.name} Action")
     for index in range(columns.shape[1]):
         writer.write(path, index, frames, columns[:, index], group=group)
+    writer.update_long_curves()
     id_block.update_tag(refresh={"TIME"})
 
 
@@ -158,21 +169,20 @@ def _merged(old: np.ndarray, frames: np.ndarray, values: np.ndarray) -> np.ndarr
     return both[np.argsort(both[:, 0], kind="stable")]
 
 
-def _replace_keys(points, keys: np.ndarray, constant: bool) -> None:
+def _replace_keys(points, keys: np.ndarray) -> None:
     surplus = len(points) - len(keys)
     if surplus > 0:
         points.clear()
     if len(points) < len(keys):
         points.add(len(keys) - len(points))
     points.foreach_set("co", np.ascontiguousarray(keys).ravel())
-    kind = _CONSTANT if constant else _LINEAR
-    points.foreach_set("interpolation", np.full(len(keys), kind, dtype=np.int32))
+    points.foreach_set("interpolation", np.full(len(keys), _LINEAR, dtype=np.int32))
 
 
-def _append_keys(points, frames: np.ndarray, values: np.ndarray, kind: str) -> None:
+def _append_keys(points, frames: np.ndarray, values: np.ndarray) -> None:
     start = len(points)
     points.add(len(frames))
     for offset, (frame, value) in enumerate(zip(frames.tolist(), values.tolist())):
         point = points[start + offset]
         point.co = (frame, value)
-        point.interpolation = kind
+        point.interpolation = "LINEAR"

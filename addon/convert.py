@@ -14,7 +14,7 @@ import numpy as np
 REST_TO_BLENDER = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 """x_blender = REST_TO_BLENDER @ x_rest: a quarter turn about x."""
 CAMERA_FLIP = np.diag([1.0, -1.0, -1.0])
-"""Camera axes of Blender (x right, y up, -z forward) from the engine's (x right, y down, z forward); its own inverse."""
+"""Blender's camera axes (x right, y up, -z forward) from the engine's (x right, y down, z forward), and back."""
 SENSOR_MM = 36.0
 
 

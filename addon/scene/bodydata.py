@@ -137,7 +137,7 @@ def strongest_influences(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _corner_uv(data: dict, faces: np.ndarray) -> np.ndarray:
-    """UVs per face corner [F * 4, 2] from `uv` per corner, or `uv` per UV vertex with `uv_faces` [F, 4]; else empty."""
+    """UVs per face corner [F * 4, 2] from `uv` per corner, or per UV vertex with `uv_faces` [F, 4]; else empty."""
     empty = np.zeros((0, 2), dtype=np.float32)
     if "uv" not in data:
         return empty
@@ -153,7 +153,7 @@ def skinning_transforms(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rest -> world transform of every joint: (rotations [N, 24, 3, 3], translations [N, 24, 3]).
 
-    x_world = R x_rest + t with SMPL's forward kinematics: the root turns about its rest position, then `trans` is added.
+    x_world = R x_rest + t by SMPL's forward kinematics: the root turns about its rest position, `trans` is added.
     poses [N, 24, 3] axis-angle, trans [N, 3], joints_rest [24, 3].
     """
     local = matrix_from_quaternion(quaternion_from_rotvec(poses))
@@ -179,7 +179,9 @@ def blend_transforms(
     return mixed[:, :9].reshape(-1, 3, 3), mixed[:, 9:]
 
 
-def skin(body: BodyData, rest: np.ndarray, poses: np.ndarray, trans: np.ndarray, joints_rest: np.ndarray) -> np.ndarray:
+def skin(
+    body: BodyData, rest: np.ndarray, poses: np.ndarray, trans: np.ndarray, joints_rest: np.ndarray
+) -> np.ndarray:
     """Linear blend skinning of rest vertices [V, 3]: world vertices [N, V, 3] float32."""
     rotations, translations = skinning_transforms(poses, trans, joints_rest)
     out = np.empty((len(poses), *rest.shape), dtype=np.float32)

@@ -1,0 +1,126 @@
+"""The 24-bone armature: bones at the joints of one shape, pointing at their children, mirrored rolls.
+
+Bones are made in edit mode inside a throw-away scene, so the user's mode, selection and active object stay as they
+are even while a job streams.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import bpy
+import numpy as np
+from mathutils import Vector
+
+from .. import naming
+from ..convert import rest_to_blender
+from .bodydata import SHAPE_COUNT
+
+TEMPLATE = "hyper_mocap_joint_template"
+SHAPEDIRS = "hyper_mocap_joint_shapedirs"
+BETAS = "hyper_mocap_betas"
+_CHILD = {
+    "pelvis": "spine1", "spine1": "spine2", "spine2": "spine3", "spine3": "neck", "neck": "head",
+    "hip": "knee", "knee": "ankle", "ankle": "foot",
+    "collar": "shoulder", "shoulder": "elbow", "elbow": "wrist", "wrist": "hand",
+}  # fmt: skip
+"""Which joint each bone's tail lies on; the rest end freely."""
+_HEAD_LENGTH, _HAND_LENGTH, _TOE_LENGTH = 0.19, 0.09, 0.08
+_COLLECTIONS = {"L": ("Left", "THEME04"), "R": ("Right", "THEME01"), "C": ("Centre", "THEME09")}
+_UP, _BACK = Vector((0.0, 0.0, 1.0)), Vector((0.0, 1.0, 0.0))
+
+
+def build_armature(name: str, joints_rest: np.ndarray) -> bpy.types.Object:
+    """Return a new armature object (in no collection) with bones at joints_rest [24, 3] (engine's rest frame)."""
+    armature = bpy.data.armatures.new(name)
+    armature.display_type = "OCTAHEDRAL"
+    obj = bpy.data.objects.new(name, armature)
+    obj.show_in_front = True
+    with _edit_bones(obj) as bones:
+        for joint, parent in zip(naming.BONE_NAMES, naming.PARENTS):
+            bone = bones.new(joint)
+            bone.tail = (0.0, 0.0, 0.1)
+            bone.parent = None if parent < 0 else bones[naming.BONE_NAMES[parent]]
+        _place_bones(bones, joints_rest)
+    _sort_bones(armature)
+    return obj
+
+
+def place_bones(obj: bpy.types.Object, joints_rest: np.ndarray) -> None:
+    """Move the rest bones to other joints [24, 3] (another shape). Keys must be written anew afterwards."""
+    with _edit_bones(obj) as bones:
+        _place_bones(bones, joints_rest)
+
+
+def rest_axes(obj: bpy.types.Object) -> np.ndarray:
+    """Rest axes of the bones in armature space, [24, 3, 3] with columns x y z. KeyError if one was deleted."""
+    bones = obj.data.bones
+    return np.array([np.array(bones[name].matrix_local)[:3, :3] for name in naming.BONE_NAMES])
+
+
+def store_joints(obj: bpy.types.Object, template: np.ndarray, shapedirs: np.ndarray, betas: np.ndarray) -> None:
+    """Keep what is needed to fit the rest joints to a shape (template [24,3], shapedirs [24,3,10], betas [10])."""
+    obj[TEMPLATE] = [float(x) for x in np.asarray(template).ravel()]
+    obj[SHAPEDIRS] = [float(x) for x in np.asarray(shapedirs).ravel()]
+    obj[BETAS] = [float(x) for x in betas]
+
+
+def stored_joints(obj: bpy.types.Object, betas: np.ndarray | None = None) -> np.ndarray:
+    """Rest joints [24, 3] (engine's rest frame) of the given shape, or of the shape stored with the figure.
+
+    KeyError if the object is no figure of ours.
+    """
+    template = np.array(obj[TEMPLATE]).reshape(naming.JOINT_COUNT, 3)
+    shapedirs = np.array(obj[SHAPEDIRS]).reshape(naming.JOINT_COUNT, 3, SHAPE_COUNT)
+    return template + shapedirs @ (np.array(obj[BETAS]) if betas is None else np.asarray(betas, dtype=np.float64))
+
+
+@contextlib.contextmanager
+def _edit_bones(obj: bpy.types.Object) -> Iterator:
+    """Yield the edit bones of an object; it is in edit mode only within a scene that exists meanwhile."""
+    scene = bpy.data.scenes.new("Hyper Mocap Edit")
+    try:
+        scene.collection.objects.link(obj)
+        layer = scene.view_layers[0]
+        layer.objects.active = obj
+        with bpy.context.temp_override(scene=scene, view_layer=layer, active_object=obj, object=obj):
+            bpy.ops.object.mode_set(mode="EDIT")
+            try:
+                yield obj.data.edit_bones
+            finally:
+                bpy.ops.object.mode_set(mode="OBJECT")
+    finally:
+        bpy.data.scenes.remove(scene)
+
+
+def _place_bones(bones, joints_rest: np.ndarray) -> None:
+    heads = rest_to_blender(np.asarray(joints_rest, dtype=np.float64))
+    index = {name: i for i, name in enumerate(naming.JOINT_NAMES)}
+    for j, joint in enumerate(naming.JOINT_NAMES):
+        prefix, _, stem = joint.rpartition("_")
+        child = _CHILD.get(stem)
+        if child is not None:
+            tail = heads[index[f"{prefix}_{child}" if prefix else child]]
+        elif stem == "head":
+            tail = heads[j] + [0.0, 0.0, _HEAD_LENGTH]
+        elif stem == "foot":
+            tail = heads[j] + [0.0, -_TOE_LENGTH, 0.0]
+        else:
+            arm = heads[j] - heads[naming.PARENTS[j]]
+            tail = heads[j] + arm / max(np.linalg.norm(arm), 1e-6) * _HAND_LENGTH
+        if np.linalg.norm(tail - heads[j]) < 1e-3:
+            tail = heads[j] + [0.0, 0.0, 0.05]
+        bone = bones[naming.BONE_NAMES[j]]
+        bone.head, bone.tail = heads[j], tail
+        upright = stem in ("hip", "knee") or naming.side_of(joint) == "C"
+        bone.align_roll((_BACK if stem in ("hip", "knee") else -_BACK) if upright else _UP)
+
+
+def _sort_bones(armature: bpy.types.Armature) -> None:
+    """Bone collections and colours by side."""
+    collections = {side: armature.collections.new(name) for side, (name, _) in _COLLECTIONS.items()}
+    for bone in armature.bones:
+        side = naming.side_of(bone.name)
+        collections[side].assign(bone)
+        bone.color.palette = _COLLECTIONS[side][1]

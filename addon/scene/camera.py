@@ -1,0 +1,125 @@
+"""The camera that sees the figure as the video did, with the video behind it."""
+
+from __future__ import annotations
+
+import os
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from ..action import KeyWriter
+from ..convert import Lens, camera_to_blender, lens_from_focal, make_continuous, quaternion_from_matrix
+
+_IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".exr", ".webp"}
+
+
+def build_camera(collection: bpy.types.Collection, name: str, size_m: float = 0.4) -> bpy.types.Object:
+    """A new camera object in the collection."""
+    data = bpy.data.cameras.new(name)
+    data.display_size = size_m
+    data.clip_end = 1000.0
+    obj = bpy.data.objects.new(name, data)
+    obj.rotation_mode = "QUATERNION"
+    collection.objects.link(obj)
+    return obj
+
+
+def show_background(camera: bpy.types.Object, path: str, start_frame: int) -> bool:
+    """Show a video (or the image sequence that an image belongs to) behind the camera; False if it cannot be read.
+
+    The clip's first picture stands at scene frame `start_frame`; it advances one picture a scene frame.
+    """
+    if not os.path.exists(path):
+        return False
+    try:
+        clip = bpy.data.movieclips.load(path, check_existing=True)
+    except RuntimeError:
+        return False
+    if not all(clip.size):
+        return False
+    clip.frame_start = start_frame
+    data = camera.data
+    data.show_background_images = True
+    for old in [b for b in data.background_images if b.source == "MOVIE_CLIP" and b.clip == clip]:
+        data.background_images.remove(old)
+    background = data.background_images.new()
+    background.source = "MOVIE_CLIP"
+    background.clip = clip
+    background.clip_user.proxy_render_size = "FULL"
+    background.alpha = 1.0
+    background.display_depth = "BACK"
+    background.frame_method = "FIT"
+    return True
+
+
+def is_image(path: str) -> bool:
+    """Whether a path names a picture, so that the clip is an image sequence."""
+    return os.path.splitext(path)[1].lower() in _IMAGE_ENDINGS
+
+
+def match_render(scene: bpy.types.Scene, width: int, height: int, lens: Lens | None = None) -> None:
+    """Give the scene the picture's size, and the pixel aspect that a lens with fx != fy needs."""
+    render = scene.render
+    render.resolution_x, render.resolution_y, render.resolution_percentage = width, height, 100
+    if lens is not None:
+        render.pixel_aspect_x, render.pixel_aspect_y = lens.pixel_aspect_x, lens.pixel_aspect_y
+
+
+def set_scene_rate(scene: bpy.types.Scene, fps: float) -> None:
+    """Give the scene a video's frame rate: 29.97 becomes 30 / 1.001."""
+    whole = max(1, round(fps))
+    scene.render.fps = whole
+    scene.render.fps_base = 1.0 if abs(fps - whole) < 1e-4 else whole / fps
+
+
+def scene_rate(scene: bpy.types.Scene) -> float:
+    """Frames per second of the scene."""
+    return scene.render.fps / scene.render.fps_base
+
+
+def apply_view(camera: bpy.types.Object, view, matrix: np.ndarray) -> Lens:
+    """Set place and lens from one View (matrix [4,4] x_world = matrix @ x_cam). Returns the lens."""
+    lens = _apply_lens(camera, view)
+    camera.matrix_world = Matrix(camera_to_blender(matrix).tolist())
+    return lens
+
+
+def animate_views(camera: bpy.types.Object, views: list, matrices: np.ndarray, frames: np.ndarray) -> Lens:
+    """Key place and focal length: view i holds from scene frame frames[i] (increasing) until the next.
+
+    Neighbouring frames are joined by straight lines; over a longer gap the older view is held until one frame
+    before the next. matrices [N, 4, 4].
+    """
+    lens = _apply_lens(camera, views[0])
+    lenses = [lens_from_focal(v.fx, v.fy, v.cx, v.cy, v.width, v.height) for v in views]
+    world = camera_to_blender(matrices)
+    rows, times = [0], [float(frames[0])]
+    for i in range(1, len(frames)):
+        if frames[i] - frames[i - 1] > 1.5:
+            rows.append(i - 1)
+            times.append(float(frames[i]) - 1.0)
+        rows.append(i)
+        times.append(float(frames[i]))
+    times, world = np.array(times), world[rows]
+    turns = make_continuous(quaternion_from_matrix(world[:, :3, :3]))
+    writer = KeyWriter(camera, f"{camera.name} Action")
+    for k in range(3):
+        writer.write("location", k, times, world[:, k, 3], group="Place")
+    for k in range(4):
+        writer.write("rotation_quaternion", k, times, turns[:, k], group="Place")
+    focal = np.array([lens.lens_mm for lens in lenses])[rows]
+    if np.ptp(focal) > 1e-3:
+        KeyWriter(camera.data, f"{camera.name} Lens").write("lens", 0, times, focal, group="Lens")
+    camera.update_tag(refresh={"TIME"})
+    return lens
+
+
+def _apply_lens(camera: bpy.types.Object, view) -> Lens:
+    lens = lens_from_focal(view.fx, view.fy, view.cx, view.cy, view.width, view.height)
+    data = camera.data
+    data.sensor_fit = lens.sensor_fit
+    data.sensor_width = data.sensor_height = 36.0
+    data.lens = lens.lens_mm
+    data.shift_x, data.shift_y = lens.shift_x, lens.shift_y
+    return lens

@@ -1,0 +1,105 @@
+"""Corrective shape keys: what skinning misses of the streamed vertices, in at most 16 principal components. No bpy.
+
+The residual of a frame is taken back into the rest pose, r = A^-1 (v - skin), with A the blended rotation of each
+vertex, so that the armature carries it where it belongs. S sampled frames, V vertices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .bodydata import BodyData, blend_transforms, skinning_transforms
+
+LIMIT = 16
+SAMPLES = 128
+"""Frames that the components are computed from, spread evenly; the weights are computed for every frame."""
+SMALLEST_M = 2e-5
+"""Components that move no vertex by more than this root mean square over the frames are left out."""
+
+
+@dataclass(frozen=True)
+class Correctives:
+    """deltas [K, V, 3] in the engine's rest frame at value 1; values [N, K] in -1..1; error_m before and after."""
+
+    deltas: np.ndarray
+    values: np.ndarray
+    rms_before_m: float
+    rms_after_m: float
+
+
+def rest_residual(
+    body: BodyData, rest: np.ndarray, vertices: np.ndarray, rotations: np.ndarray, translations: np.ndarray
+) -> np.ndarray:
+    """Residual [V, 3] of one frame in the rest pose.
+
+    rest [V, 3] the shaped body, vertices [V, 3] world, rotations [24, 3, 3] and translations [24, 3] from
+    `skinning_transforms`. Where blended rotations nearly cancel (determinant below 0.2) the transpose stands in for
+    the inverse, which keeps the correction bounded.
+    """
+    blend, shift = blend_transforms(body, rotations, translations)
+    residual = vertices - (np.einsum("vab,vb->va", blend, rest) + shift)
+    determinant = np.linalg.det(blend)
+    is_flat = determinant < 0.2
+    inverse = np.linalg.inv(np.where(is_flat[:, None, None], np.eye(3, dtype=np.float32), blend))
+    inverse[is_flat] = np.swapaxes(blend[is_flat], -1, -2)
+    return np.einsum("vab,vb->va", inverse, residual)
+
+
+def compute_correctives(
+    body: BodyData, betas: np.ndarray, poses: np.ndarray, trans: np.ndarray, read_vertices
+) -> Generator[None, None, Correctives]:
+    """Yield after each piece of work; return the correctives.
+
+    poses [N, 24, 3], trans [N, 3]; read_vertices(n) returns frame n's world vertices [V, 3].
+    """
+    count = len(poses)
+    joints, rest = body.rest_joints(betas), body.rest_vertices(betas).astype(np.float32)
+    rotations, translations = skinning_transforms(poses, trans, joints)
+
+    def residual(n: int) -> np.ndarray:
+        return rest_residual(body, rest, read_vertices(n), rotations[n], translations[n]).reshape(-1)
+
+    chosen = np.unique(np.linspace(0, count - 1, min(count, SAMPLES)).round().astype(int))
+    samples = np.empty((len(chosen), rest.size), dtype=np.float32)
+    for i, n in enumerate(chosen):
+        samples[i] = residual(n)
+        yield
+    components = principal_components(samples, len(rest))
+    yield
+    weights = np.empty((count, len(components)))
+    before = after = 0.0
+    for n in range(count):
+        r = residual(n)
+        weights[n] = components @ r
+        before += float(r @ r)
+        after += float(r @ r) - float(weights[n] @ weights[n])
+        yield
+    scale = np.abs(weights).max(axis=0, initial=0.0)
+    scale[scale == 0] = 1.0
+    deltas = (components * scale[:, None]).reshape(len(components), -1, 3)
+    points = max(count * len(rest), 1)
+    return Correctives(
+        deltas.astype(np.float32),
+        weights / scale,
+        float(np.sqrt(before / points)),
+        float(np.sqrt(max(after, 0.0) / points)),
+    )
+
+
+def principal_components(samples: np.ndarray, vertex_count: int) -> np.ndarray:
+    """Orthonormal rows [K, 3V], K <= 16, that carry most of samples [S, 3V]: eigenvectors of the S x S Gram matrix.
+
+    Not centred: the zero correction must stay reachable, and a constant residual becomes the first component.
+    """
+    gram = (samples @ samples.T).astype(np.float64)
+    energy, vectors = np.linalg.eigh(gram)
+    energy, vectors = energy[::-1][:LIMIT], vectors[:, ::-1][:, :LIMIT]
+    floor = SMALLEST_M**2 * vertex_count * len(samples)
+    keep = energy > max(floor, energy.max(initial=0.0) * 1e-9)
+    components = (vectors[:, keep].T @ samples) / np.sqrt(energy[keep])[:, None]
+    if len(components) == 0:
+        return np.zeros((0, samples.shape[1]))
+    return np.linalg.qr(components.T)[0].T
