@@ -10,9 +10,10 @@ doubles in their place.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from core import result, stream
 from core.cache import Cache, job_key
-from core.errors import Cancelled, InputError, NoPersonError
+from core.errors import Cancelled, InputError, NoPersonError, VideoError
 from core.memory import peak_memory_mb
 from core.options import JobOptions
 from core.outlet import PER_FRAME, Outlet, World, part_of
@@ -29,7 +30,7 @@ from core.protocol import Done, Message
 from core.records import Camera, CameraMotion, Clip, Motion, Track
 from core.stages import Stages
 
-__all__ = ["JobOptions", "run"]
+__all__ = ["JobOptions", "finished_results", "run"]
 LOG = logging.getLogger(__name__)
 Sink = Callable[[Message], None]
 ASK_INTERVAL_S = 0.05
@@ -51,6 +52,37 @@ def run(
     Raises InputError (VideoError, NoPersonError, ...), OutputError or SetupError.
     """
     return _Job(str(video), options, sink, should_stop, choose, stages or Stages()).run()
+
+
+def finished_results(video: str | Path, options: JobOptions) -> list[str]:
+    """Return the result files of this very job if an earlier run completed it, else an empty list. VideoError."""
+    if options.out_dir is None or not Path(options.out_dir).is_dir():
+        return []
+    found = []
+    pattern = re.escape(result.stem_of(video)) + r"_person\d+\.npz"
+    paths = [path for path in sorted(Path(options.out_dir).iterdir()) if re.fullmatch(pattern, path.name)]
+    key = result_key(video, options) if paths else ""
+    for path in paths:
+        try:
+            about = result.read_result(path, with_vertices=False).extra
+        except InputError:
+            continue
+        if about["job"] == key and about["is_complete"]:
+            found.append((str(path), about["job_people"]))
+    return [path for path, _ in found] if found and len(found) == found[0][1] else []
+
+
+def result_key(video: str | Path, options: JobOptions) -> str:
+    """Return the key of a video and all options that shape its results."""
+    left_out = ("out_dir", "cache_dir", "resume", "device")
+    return _key(video, **{f.name: getattr(options, f.name) for f in fields(options) if f.name not in left_out})
+
+
+def _key(video: str | Path, **options: object) -> str:
+    try:
+        return job_key(video, **options)
+    except OSError as error:
+        raise VideoError(f"{video} cannot be read: {error.strerror or error}") from error
 
 
 class _Job:
@@ -218,6 +250,9 @@ class _Job:
                 motion,
                 fps=_rate_of(motion.times, self.clip.fps),
                 body_name=self.body.name,
+                job=result_key(self.video, self.options),
+                people=len(motions),
+                is_complete=not self.was_stopped,
                 vertices=self._camera_vertices(motion) if self.options.vertices else None,
                 vertex_count=self.body.vertex_count,
             )
@@ -298,7 +333,7 @@ class _Job:
         options = self.options
         names = ("method", "start", "end", "focal_px", "focal_mm", "max_people")
         body = "shipped" if options.body is None else options.body
-        return job_key(self.video, body=body, **{name: getattr(options, name) for name in names})
+        return _key(self.video, body=body, **{name: getattr(options, name) for name in names})
 
     def _done(self, paths: list[str]) -> Done:
         self.meter.finish()

@@ -39,7 +39,9 @@ FIELDS: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "contacts": ("<f4", ("N", 4)),
 }
 """Arrays of a result file: dtype and shape. camera = fx fy cx cy width height in pixels of the upright image."""
-TEXTS = ("gender", "method", "version", "body")
+TEXTS = ("gender", "method", "version", "body", "job")
+"""`job` identifies video, options and version, so that a later run knows what it need not do again."""
+NUMBERS = ("mocap_framerate", "job_people", "job_complete")
 BYTES_PER_FRAME = sum(
     int(np.dtype(dtype).itemsize * np.prod(shape[1:], dtype=int))
     for dtype, shape in FIELDS.values()
@@ -142,12 +144,16 @@ def write_result(
     *,
     fps: float,
     body_name: str = "",
+    job: str = "",
+    people: int = 1,
+    is_complete: bool = True,
     vertices: Iterable[np.ndarray] | None = None,
     vertex_count: int = 0,
 ) -> Path:
     """Write one person's result file and return its path. OutputError if it cannot be written.
 
-    fps: average rate of the frames in the file. vertices: chunks [n,V,3] in metres, camera frame, that together
+    fps: average rate of the frames in the file. job: key of the job, which wrote `people` files; is_complete: it was
+    not stopped. vertices: chunks [n,V,3] in metres, camera frame, that together
     cover all N frames (V = vertex_count); without it, `motion.vertices_cam` is written where present.
     """
     path = Path(path)
@@ -156,6 +162,8 @@ def write_result(
     arrays = _arrays_of(motion)
     arrays["mocap_framerate"] = np.float64(fps)
     texts = {"gender": motion.gender, "method": motion.method, "version": VERSION, "body": body_name}
+    arrays["job_people"], arrays["job_complete"] = np.int32(people), np.bool_(is_complete)
+    texts["job"] = job
     arrays.update({name: np.array(text) for name, text in texts.items()})
     with explain_output_errors(path), AtomicFile(path) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -168,10 +176,10 @@ def write_result(
 
 
 def read_result(path: str | Path, *, with_vertices: bool = True) -> Motion:
-    """Read a result file back. InputError if the file is not one. `extra` holds fps, version and body."""
+    """Read a result file back. InputError if the file is not one. `extra` holds fps, version, body and job."""
     try:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = [name for name in (*FIELDS, *TEXTS, "mocap_framerate") if name not in archive]
+            missing = [name for name in (*FIELDS, *TEXTS, *NUMBERS) if name not in archive]
             if missing:
                 raise InputError(f"{path} is not a Hyper Mocap result: it lacks {', '.join(missing)}")
             data = {name: archive[name] for name in archive.files if name != "vertices_cam"}
@@ -198,6 +206,9 @@ def read_result(path: str | Path, *, with_vertices: bool = True) -> Motion:
             "fps": float(data["mocap_framerate"]),
             "version": str(data["version"]),
             "body": str(data["body"]),
+            "job": str(data["job"]),
+            "job_people": int(data["job_people"]),
+            "is_complete": bool(data["job_complete"]),
         },
         **{name: data[name] for name in FIELDS if name != "camera"},
     )

@@ -38,6 +38,12 @@ class Stages:
         first = round(start_s * fps)
         return VideoReader(path, first, None if end_s is None else max(round(end_s * fps), first + 1))
 
+    def open_frames(self, path: str | Path, first: int, last: int) -> Any:
+        """Return a core.video.VideoReader over the frames [first, last). VideoError."""
+        from core.video import VideoReader
+
+        return VideoReader(path, first, last)
+
     def load_body(self, path: str | None, device: str) -> Any:
         """Return the Body. BodyFileError."""
         from core.body import load_body
