@@ -217,7 +217,7 @@ def test_bank_comes_back_from_its_file(tmp_path):
 
 
 def test_a_missing_bank_says_how_to_make_one(tmp_path):
-    with pytest.raises(InputError, match="core synth retarget"):
+    with pytest.raises(InputError, match="core synth bank"):
         read_bank(tmp_path / "nothing.npz")
 
 

@@ -94,10 +94,10 @@ def read_bank(path: str | Path) -> MotionBank:
         version = int(a["version"])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{path} is not a motion bank ({error}); make it with: python -m core synth retarget --mocap FILE"
+            f"{path} is not a motion bank ({error}); make it with: python -m core synth bank --mocap FILE"
         ) from error
     if version != VERSION:
-        raise InputError(f"{path} was written by another version; make it again with: python -m core synth retarget")
+        raise InputError(f"{path} was written by another version; make it again with: python -m core synth bank")
     bits = np.stack([a["low"], a["high"]], -1)
     change = bits.view(np.int16)[..., 0].astype(np.int32)
     columns = np.empty(change.shape[::-1], np.int32)
