@@ -9,6 +9,7 @@ turns into tracks.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ from core.perception.anchors import Detection, suppress_overlaps
 from core.perception.appearance import PATCH_COUNT, appearance_distance, blend_appearance, describe_appearance
 from core.perception.networks import Networks
 from core.perception.reading import Reading
-from core.perception.roi import Roi, crop_numpy, image_to_crop, roi_from_points, stack_rois
+from core.perception.roi import Roi, crop_numpy, image_to_crop, roi_from_points, stack_rois, wrap_angle
 from core.skeleton import KEYPOINT_COUNT, KEYPOINT_NAMES
 
 BODY = tuple(
@@ -44,6 +45,21 @@ class TrackingConfig:
     """Frames two people may coincide before one is taken to be lost."""
     near: float = 0.35
     """A detection this close to a person's crop is that person's own."""
+    search_seconds: float = 0.25
+    """How long crops around the expected place, turned several ways, are tried for a person nothing is seen of..."""
+    search_seconds_at_most: float = 1.0
+    """... and for one that only such tries have found lately..."""
+    search_quality: float = 0.6
+    """... whose presence times confidence was this good before, on average of `search_frames` frames..."""
+    search_frames: int = 20
+    search_inside: float = 0.75
+    """... and of whose body this part is expected inside the picture."""
+    search_turns: tuple[float, ...] = (0.0, 0.6, -0.6, 1.2, -1.2, torch.pi)
+    """Radians added to the expected angle: a body in a somersault turns faster than crops can follow."""
+    min_search_confidence: float = 0.5
+    """Mean keypoint confidence that such a try must reach."""
+    max_search_turn: float = 0.8
+    """A try whose landmarks ask for a crop turned further than this contradicts itself."""
     lost_seconds: float = 1.5
     """How long a lost person is looked for."""
     reach_per_second: float = 1.0
@@ -65,6 +81,7 @@ class Sample:
     presence: float
     center: np.ndarray
     size: float
+    angle: float
 
 
 @dataclass
@@ -84,6 +101,10 @@ class _Person:
     is_lost: bool = False
     tries: int = 0
     """Frames since the person was lost in which the detector was asked."""
+    plain: deque[float] = field(default_factory=deque)
+    """Presence times confidence of the latest frames that no search was needed for."""
+    plain_time: float = 0.0
+    """When the last of them was."""
     shadows: dict[int, int] = field(default_factory=dict)
     """Frames in a row that this person coincided with another, by id."""
 
@@ -122,8 +143,11 @@ class Tracker:
             reading = readings[k]
             if self._is_believable(person, reading):
                 self._append(person, index, time, image, reading)
+                person.plain.append(float(reading.presence * reading.keypoints[:, 2].mean()))
+                person.plain_time = time
             else:
                 person.is_lost, person.tries = True, 0
+        self._search(index, time, image)
         self._separate()
         self._forget(time)
         if detections is None and self.wants_detections():
@@ -149,6 +173,57 @@ class Tracker:
         growth = max(next_size / size, size / max(next_size, 1e-6))
         return shift <= self.config.max_shift and growth <= self.config.max_growth
 
+    def _search(self, index: int, time: float, image: np.ndarray) -> None:
+        """Try turned crops where people lost a moment ago are expected, all in one batch."""
+        config, height, width = self.config, image.shape[0], image.shape[1]
+        tries: list[tuple[_Person, float]] = []
+        rois: list[Roi] = []
+        for person in self._people:
+            if not person.is_lost or time - person.last.time > config.search_seconds:
+                continue
+            if time - person.plain_time > config.search_seconds_at_most:
+                continue
+            expected = _extrapolate(person.tracklet.samples, index)
+            if not self._is_worth_searching(person, expected, width, height):
+                continue
+            for turn in config.search_turns:
+                tries.append((person, turn))
+                rois.append(Roi(expected.center, expected.size, wrap_angle(expected.angle + turn)))
+        readings = self._read(image, rois)
+        best: dict[int, tuple[float, _Person, Reading]] = {}
+        for (person, turn), reading in zip(tries, readings):
+            confidence = float(reading.keypoints[:, 2].mean())
+            turned = abs(float(wrap_angle(reading.next_roi.angle - reading.roi.angle)))
+            if not self._is_believable(person, reading) or confidence < config.min_search_confidence:
+                continue
+            if turned > config.max_search_turn or self._is_taken(reading):
+                continue
+            difference = appearance_distance(person.tracklet.appearance, self._describe(image, reading))
+            if difference > config.other_colours:
+                continue
+            score = float(reading.presence) * confidence - 0.1 * abs(turn)
+            if person.id not in best or score > best[person.id][0]:
+                best[person.id] = (score, person, reading)
+        for _, person, reading in best.values():
+            self._append(person, index, time, image, reading)
+
+    def _is_worth_searching(self, person: _Person, expected: Roi, width: int, height: int) -> bool:
+        config, plain = self.config, person.plain
+        if len(plain) < config.search_frames or np.mean(plain) < config.search_quality:
+            return False
+        shift = expected.center.numpy() - person.last.center
+        box = np.concatenate(
+            (person.last.keypoints[:, :2].min(0) + shift, person.last.keypoints[:, :2].max(0) + shift)
+        )
+        inside = np.minimum(box[2:], (width, height)) - np.maximum(box[:2], 0)
+        return bool(np.prod(np.clip(inside, 0, None)) >= config.search_inside * np.prod(box[2:] - box[:2]))
+
+    def _is_taken(self, reading: Reading) -> bool:
+        """True if the reading shows a person who is followed already."""
+        keypoints, size = reading.keypoints.numpy(), float(reading.next_roi.size)
+        others = [p.last.keypoints for p in self._people if not p.is_lost]
+        return any(body_distance(keypoints, other, size) <= 2 * self.config.same_body for other in others)
+
     def _append(self, person: _Person, index: int, time: float, image: np.ndarray, reading: Reading) -> None:
         keypoints = reading.keypoints.numpy()
         colours = self._describe(image, reading)
@@ -168,6 +243,7 @@ class Tracker:
                 float(reading.presence),
                 reading.next_roi.center.numpy().astype(np.float64),
                 float(reading.next_roi.size),
+                float(reading.next_roi.angle),
             )
         )
         tracklet.appearance = blend_appearance(tracklet.appearance, colours, rate)
@@ -220,11 +296,8 @@ class Tracker:
         readings = self._read(image, [r.next_roi for r in first_readings])
         readings = [r for r in readings if float(r.presence) >= self.config.min_presence]
         readings.sort(key=lambda r: -float(r.presence) * float(r.next_roi.size))
-        taken = [p.last.keypoints for p in active]
         for reading in readings:
-            keypoints = reading.keypoints.numpy()
-            size = float(reading.next_roi.size)
-            if any(body_distance(keypoints, other, size) <= 2 * self.config.same_body for other in taken):
+            if self._is_taken(reading):
                 continue
             person = self._recognise_or_none(time, image, reading)
             if person is None:
@@ -233,7 +306,6 @@ class Tracker:
                 person = self._create(reading)
             person.shadows.clear()
             self._append(person, index, time, image, reading)
-            taken.append(keypoints)
 
     def _is_own(self, person: _Person, roi: Roi) -> bool:
         distance = float((person.roi.center - roi.center).norm())
@@ -241,7 +313,7 @@ class Tracker:
 
     def _create(self, reading: Reading) -> _Person:
         tracklet = Tracklet(self._next_id)
-        person = _Person(self._next_id, tracklet, reading.next_roi)
+        person = _Person(self._next_id, tracklet, reading.next_roi, plain=deque(maxlen=self.config.search_frames))
         self._next_id += 1
         self._people.append(person)
         self.tracklets.append(tracklet)
@@ -277,6 +349,18 @@ def body_distance(a: np.ndarray, b: np.ndarray, size: float) -> float:
     """Median distance of shoulders, hips and knees of two readings [25, 3], as a fraction of `size` px."""
     assert a.shape == (KEYPOINT_COUNT, 3)
     return float(np.median(np.linalg.norm(a[BODY, :2] - b[BODY, :2], axis=-1))) / size
+
+
+def _extrapolate(samples: list[Sample], index: int) -> Roi:
+    """Where a person last seen in samples[-1] is expected in frame `index`, from their motion over 5 frames."""
+    recent = [s for s in samples[-6:] if samples[-1].frame - s.frame <= 5]
+    steps = max(1, recent[-1].frame - recent[0].frame)
+    ahead = (index - recent[-1].frame) / steps
+    turns = np.diff(np.unwrap([s.angle for s in recent])).sum()
+    center = recent[-1].center + (recent[-1].center - recent[0].center) * ahead
+    size = float(np.median([s.size for s in samples[-15:]]))
+    angle = torch.tensor(recent[-1].angle + turns * ahead, dtype=torch.float32)
+    return Roi(torch.from_numpy(center.astype(np.float32)), torch.tensor(size), wrap_angle(angle))
 
 
 def _continuity(person: _Person, together: int) -> float:
