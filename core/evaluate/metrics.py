@@ -48,7 +48,7 @@ def acceleration_error(predicted: Tensor, truth: Tensor) -> Tensor:
 
 
 def acceleration(points: Tensor) -> Tensor:
-    """Mean norm of second finite differences, for footage without truth. [..., N, J, 3] -> [..., N - 2] mm/frame^2."""
+    """Mean norm of second differences, for footage without truth. [..., N, J, 3] -> [..., N - 2] mm/frame^2."""
     return acceleration_error(points, torch.zeros_like(points))
 
 

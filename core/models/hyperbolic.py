@@ -148,18 +148,20 @@ class HyperbolicNet(nn.Module):
         P3D = lifted.joints[rows, window]  # [B, T, J, 3]
         summary = self.project_summary(lifted.features[sequences, mids])
         f, E_m = self.prior(P3D, projected[rows, window], summary)
-        M_0 = self.start_mesh(lifted, sequences, mids)
+        with torch.autocast(features.device.type, enabled=False):
+            M_0 = self.start_mesh(lifted, sequences, mids)
         X_pose = None if self.hpo is None else self.hpo(M_0, lifted.joints[sequences, mids], f, c)
         X_motion = None if self.hmo is None else self.hmo(M_0, E_m, f, c)
-        coarse = M_0 + self._fuse(X_pose, X_motion)
-        vertices = self.upsample(coarse, f.float(), vertex_ids).float()
+        with torch.autocast(features.device.type, enabled=False):  # bfloat16 metres would be rounded to millimetres
+            coarse = M_0 + self._fuse(X_pose, X_motion)
+            vertices = self.upsample(coarse, f.float(), vertex_ids)
         return Recovered(coarse, vertices, f)
 
     def _fuse(self, X_pose: Tensor | None, X_motion: Tensor | None) -> Tensor:
         """Offsets of M' from M_0: mean of M_pose and M_motion, or one linear layer on both tokens (which contains
         the mean)."""
         if self.fuse is not None:
-            return self.fuse(torch.cat((X_pose, X_motion), dim=-1)).float()
+            return self.fuse(torch.cat((X_pose, X_motion), dim=-1).float())
         heads = ((X_pose, self.to_pose), (X_motion, self.to_motion))
-        meshes = [head(X).float() for X, head in heads if X is not None]
+        meshes = [head(X.float()) for X, head in heads if X is not None]
         return sum(meshes) / len(meshes)

@@ -92,9 +92,10 @@ class Lifter(nn.Module):
         if config.rotation_head:
             self.rotation_head = nn.Linear(config.head_dim, config.joints * 6)
             self.shape_head = nn.Linear(config.head_dim, config.shape_components)
-            identity = torch.eye(3)[:, :2].T.reshape(6).repeat(config.joints)
+            start = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]).repeat(config.joints)
+            start[4] = -1.0  # the root starts upright and facing the camera, whose y axis points down
             nn.init.normal_(self.rotation_head.weight, std=0.01)
-            self.rotation_head.bias.data.copy_(identity)
+            self.rotation_head.bias.data.copy_(start)
             nn.init.normal_(self.shape_head.weight, std=0.01)
             nn.init.zeros_(self.shape_head.bias)
 
@@ -115,12 +116,14 @@ class Lifter(nn.Module):
             x = temporal(x, (cos, sin)).view(b, k, t, -1).transpose(1, 2)
         x = self.reduce(self.norm(x)).flatten(2)  # [B, T, K*joint_dim]
         features = functional.gelu(self.summary(x), approximate="tanh")
-        joints = self.joint_head(features).float()
-        if self.landmark_skip is not None:
-            joints = joints + self.landmark_skip(inputs[..., LANDMARK_XYZ].flatten(2)).float()
-        rotations = betas = None
-        if self.config.rotation_head:
-            rotations = self.rotation_head(features).float().unflatten(-1, (-1, 6))
-            betas = self.shape_head(features).float()
+        with torch.autocast(inputs.device.type, enabled=False):  # bfloat16 metres would be rounded to millimetres
+            exact = features.float()
+            joints = self.joint_head(exact)
+            if self.landmark_skip is not None:
+                joints = joints + self.landmark_skip(inputs[..., LANDMARK_XYZ].flatten(2).float())
+            rotations = betas = None
+            if self.config.rotation_head:
+                rotations = self.rotation_head(exact).unflatten(-1, (-1, 6))
+                betas = self.shape_head(exact)
         joints = joints.unflatten(-1, (-1, 3))
         return Lifted(joints - joints[..., :1, :], rotations, betas, features)

@@ -39,9 +39,13 @@ class Batch:
         geometry = ImageGeometry(self.size[:, None, :1], self.size[:, None, 1:], self.focal_px[:, None, None])
         return encode_inputs(self.keypoints, self.landmarks3d, self.has_landmarks, geometry)
 
-    def first(self, count: int) -> Batch:
-        """The first `count` sequences."""
-        return Batch(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
+    def pick(self, rows: Tensor | slice) -> Batch:
+        """Some sequences, by index or slice."""
+        return Batch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def split(self, count: int) -> list[Batch]:
+        """Pieces of `count` sequences, the last one maybe shorter."""
+        return [self.pick(slice(i, i + count)) for i in range(0, len(self.betas), count)]
 
     @property
     def frame_count(self) -> int:

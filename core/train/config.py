@@ -20,6 +20,8 @@ class StageConfig:
     """Keypoint-only sequences made up per step."""
     rendered: int = 0
     """Sequences per step from rendered clips with the detector's own output (none where no shards are given)."""
+    draw_ahead: int = 8
+    """Batches of generated sequences made at once: the generator's many small kernels cost the same for all."""
     window: int = 64
     """Frames per sequence."""
     meshes_per_sequence: int = 4
@@ -42,7 +44,7 @@ class LossConfig:
     joint: float = 1.0
     kinematic_joint: float = 1.0
     """Joints of the lifter's rotations and shape, by forward kinematics."""
-    rotation: float = 0.1
+    rotation: float = 0.5
     shape: float = 0.01
     velocity: float = 1.0
     mesh: float = 1.0

@@ -56,7 +56,8 @@ def lift_loss(lifted: Lifted, truth: Truth, weights: LossConfig) -> tuple[Tensor
         joints = joints - joints[..., :1, :]
         parts["kinematic_joint"] = point_loss(joints, truth.joints)
         parts["velocity"] = parts["velocity"] + velocity_loss(joints, truth.joints)
-        parts["rotation"] = rotation_loss(rotmats, batch.rotmats)
+        root = rotation_loss(rotmats[:, :, 0], batch.rotmats[:, :, 0])  # all other joints hang on the root
+        parts["rotation"] = rotation_loss(rotmats, batch.rotmats) + 0.5 * root
         parts["shape"] = (lifted.betas - truth.betas).abs().mean()
     total = sum(getattr(weights, name) * value for name, value in parts.items())
     return total, parts
@@ -65,8 +66,11 @@ def lift_loss(lifted: Lifted, truth: Truth, weights: LossConfig) -> tuple[Tensor
 class MeshObjective:
     """Stage 2: the paper's loss on coarse and full mesh at `meshes_per_sequence` random mid frames."""
 
-    def __init__(self, body, coarse, weights: LossConfig, *, hyperbolic_weight: float, device: str):
+    def __init__(
+        self, body, coarse, weights: LossConfig, *, hyperbolic_weight: float, device: str, use_bfloat16: bool
+    ):
         """coarse: `core.coarse.Coarse` of the body (D picks, faces)."""
+        self.use_bfloat16 = use_bfloat16
         self.body, self.weights, self.hyperbolic_weight = body, weights, hyperbolic_weight
         self.coarse_ids = torch.as_tensor(coarse.D).float().argmax(1).to(device)  # [V']
         self.triangles = torch.as_tensor(coarse.faces).long().to(device)
@@ -93,7 +97,8 @@ class MeshObjective:
         sequences = torch.arange(s, device=device).repeat_interleave(meshes_per_sequence)
         mids = torch.randint(t, (len(sequences),), device=device)
         ids = self.draw_vertices(mesh_vertices or self.body.vertex_count)
-        recovered = net.recover(lifted, truth.batch.features, sequences, mids, ids)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.use_bfloat16):
+            recovered = net.recover(lifted, truth.batch.features, sequences, mids, ids)
         wanted = truth.vertices(sequences, mids, torch.cat((self.coarse_ids, ids)))
         true_coarse, true_full = wanted.split((len(self.coarse_ids), len(ids)), dim=1)
         normal, edge = surface_losses(recovered.coarse, true_coarse, self.triangles)

@@ -21,6 +21,7 @@ from core.errors import InputError
 from core.models.checkpoint import read_network, save_network
 from core.models.config import to_dict
 from core.models.hyperbolic import CoarseBody, HyperbolicNet
+from core.skeleton import PARENTS
 from core.synth.format import read_shards
 from core.synth.motion import read_bank
 from core.train.batch import Batch
@@ -68,7 +69,7 @@ def coarse_body(body: Body, coarse: Coarse) -> CoarseBody:
         U=U,
         template=dense(body.v_template)[ids],
         joints=dense(body.joint_template),
-        parents=tuple(int(p) for p in body.parents),
+        parents=PARENTS,
         weights=dense(body.weights)[ids],
         shapedirs=dense(body.shapedirs)[ids],
         joint_shapedirs=dense(body.joint_shapedirs),
@@ -90,7 +91,12 @@ def train(options: TrainOptions) -> dict[str, float]:
     if options.start_from is not None:
         _start_from(net, options.start_from)
     objective = MeshObjective(
-        body, coarse, config.loss, hyperbolic_weight=config.network.hyperbolic_mesh_weight, device=device
+        body,
+        coarse,
+        config.loss,
+        hyperbolic_weight=config.network.hyperbolic_mesh_weight,
+        device=device,
+        use_bfloat16=config.use_bfloat16 and device.startswith("cuda"),
     )
     history = History(out / "history.jsonl")
     data = _Data(options, body)
@@ -122,7 +128,7 @@ def _stage_trainer(name, stage, net, body, objective, data, history, options) ->
         for label, batch in data.validation(stage.window).items():
             found = lifter_metrics(net, body, batch)
             if is_mesh:
-                few = batch.first(MESH_VALIDATION_SEQUENCES)
+                few = batch.pick(slice(MESH_VALIDATION_SEQUENCES))
                 found |= mesh_metrics(net, objective, body, few, frames=MESH_VALIDATION_FRAMES)
             metrics |= {f"{label}_{key}": value for key, value in found.items()}
         return metrics
@@ -133,7 +139,7 @@ def _stage_trainer(name, stage, net, body, objective, data, history, options) ->
         body,
         config,
         stage,
-        draw=data.draw(stage),
+        draw=data.draw(stage, with_features=is_mesh),
         validate=validate,
         mesh_objective=objective if is_mesh else None,
         history=history,
@@ -190,12 +196,14 @@ class _Data:
         rendered = "none" if self.rendered is None else f"{self.rendered.frame_count} frames"
         return f"rendered {rendered}, generated {'on' if self.generated else 'off'}, device {self.device}"
 
-    def draw(self, stage: StageConfig):
+    def draw(self, stage: StageConfig, *, with_features: bool):
         return mixed(
             self.generated,
             self.rendered,
             counts=(stage.generated, stage.rendered),
             window=stage.window,
+            draw_ahead=stage.draw_ahead,
+            with_features=with_features,
             landmark_dropout=self.config.landmark_dropout,
             feature_dropout=self.config.feature_dropout,
             seed=self.config.seed,

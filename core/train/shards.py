@@ -52,15 +52,17 @@ class ShardBank:
     def frame_count(self) -> int:
         return int(self.clip_len.sum())
 
-    def sample(self, sequences: int, window: int, generator: torch.Generator | None = None) -> Batch:
+    def sample(
+        self, sequences: int, window: int, generator: torch.Generator | None = None, *, with_features: bool = True
+    ) -> Batch:
         """Random windows, clips drawn by their length. Shorter clips repeat their last frame."""
         weights = self.clip_len.float()
         clips = torch.multinomial(weights, sequences, replacement=True, generator=generator)
         room = (self.clip_len[clips] - window).clamp_min(0)
         chance = torch.rand(sequences, device=self.device, generator=generator)
-        return self.windows(clips, (chance * (room + 1)).long(), window)
+        return self.windows(clips, (chance * (room + 1)).long(), window, with_features=with_features)
 
-    def windows(self, clips: Tensor, first: Tensor, window: int) -> Batch:
+    def windows(self, clips: Tensor, first: Tensor, window: int, *, with_features: bool = True) -> Batch:
         """Frames first.. first+window of clips [S]."""
         steps = torch.arange(window, device=self.device)
         within = (first[:, None] + steps).minimum(self.clip_len[clips][:, None] - 1)  # [S, T]
@@ -70,7 +72,9 @@ class ShardBank:
             keypoints=self.data["keypoints"][rows],
             landmarks3d=self.data["landmarks3d"][rows].float(),
             has_landmarks=(self.data["presence"][rows] > 0.1).float(),
-            features=self.data["embedding"][rows].float(),
+            features=self.data["embedding"][rows].float()
+            if with_features
+            else rows.new_zeros((*rows.shape, 0)).float(),
             size=size,
             focal_px=self._told_focal(clips),
             frames=steps.float().expand(len(clips), -1),

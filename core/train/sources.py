@@ -33,12 +33,14 @@ class GeneratedSource:
         self.generator = torch.Generator(device).manual_seed(seed + 2)
         self.feature_dim, self.device = feature_dim, device
 
-    def sample(self, sequences: int, window: int) -> Batch:
+    def sample(self, sequences: int, window: int, *, with_features: bool = True) -> Batch:
+        """Random sequences; without features the batch has none at all (size 0) instead of zeros."""
         tumbling = round(sequences * TUMBLING_SHARE)
         parts = [(self.upright, sequences - tumbling), (self.tumbling, tumbling)]
-        return merge([self._convert(s.batch(n, frames=window), window) for s, n in parts if n])
+        drawn = merge([self._convert(s.batch(n, frames=window), window, with_features) for s, n in parts if n])
+        return drawn.pick(torch.randperm(sequences, device=self.device, generator=self.generator))
 
-    def _convert(self, drawn, window: int) -> Batch:
+    def _convert(self, drawn, window: int, with_features: bool) -> Batch:
         sequences = len(drawn.betas)
         size = drawn.size.float()
         told = torch.rand(sequences, device=self.device, generator=self.generator) < TOLD_FOCAL_SHARE
@@ -46,7 +48,9 @@ class GeneratedSource:
             keypoints=drawn.keypoints,
             landmarks3d=drawn.landmarks3d,
             has_landmarks=(~drawn.is_gap).float(),
-            features=torch.zeros((), device=self.device).expand(sequences, window, self.feature_dim),
+            features=torch.zeros((), device=self.device).expand(
+                sequences, window, self.feature_dim if with_features else 0
+            ),
             size=size,
             focal_px=torch.where(told, drawn.intrinsics[:, 0], size.norm(dim=-1)),
             frames=torch.arange(window, device=self.device).float().expand(sequences, -1),
@@ -75,6 +79,8 @@ def mixed(
     *,
     counts: tuple[int, int],
     window: int,
+    draw_ahead: int,
+    with_features: bool,
     landmark_dropout: float,
     feature_dropout: float,
     seed: int,
@@ -89,13 +95,17 @@ def mixed(
     total = sum(counts)
     from_generated = 0 if generated is None else total if rendered is None else counts[0]
     generator = torch.Generator(device).manual_seed(seed)
+    ahead: list[Batch] = []
 
     def draw() -> Batch:
         parts = []
         if from_generated:
-            parts.append(generated.sample(from_generated, window))
+            if not ahead:
+                pool = generated.sample(from_generated * draw_ahead, window, with_features=with_features)
+                ahead.extend(pool.split(from_generated))
+            parts.append(ahead.pop())
         if total - from_generated:
-            parts.append(rendered.sample(total - from_generated, window, generator))
+            parts.append(rendered.sample(total - from_generated, window, generator, with_features=with_features))
         return drop(merge(parts), landmarks=landmark_dropout, features=feature_dropout, generator=generator)
 
     return draw

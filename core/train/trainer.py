@@ -138,18 +138,18 @@ class StageTrainer:
         is_cuda = self.device.startswith("cuda")
         with torch.autocast("cuda", torch.bfloat16, enabled=is_cuda and self.config.use_bfloat16):
             lifted = self.net.lift(batch.inputs(), batch.frames)
-            weights = self.config.loss
-            loss, parts = lift_loss(lifted, truth, weights)
-            if self.mesh_objective is not None:
-                mesh_loss, mesh_parts = self.mesh_objective(
-                    self.net,
-                    lifted,
-                    truth,
-                    meshes_per_sequence=self.stage.meshes_per_sequence,
-                    mesh_vertices=self.stage.mesh_vertices,
-                )
-                loss = weights.lifter_in_mesh_stage * loss + mesh_loss
-                parts.update(mesh_parts)
+        weights = self.config.loss
+        loss, parts = lift_loss(lifted, truth, weights)
+        if self.mesh_objective is not None:
+            mesh_loss, mesh_parts = self.mesh_objective(
+                self.net,
+                lifted,
+                truth,
+                meshes_per_sequence=self.stage.meshes_per_sequence,
+                mesh_vertices=self.stage.mesh_vertices,
+            )
+            loss = weights.lifter_in_mesh_stage * loss + mesh_loss
+            parts.update(mesh_parts)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.stage.clip_norm)
