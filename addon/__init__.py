@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("properties", "preferences", "ops", "ui", "cli", "runtime")
 """Modules with register() and unregister(), in the order of registration."""
 
 

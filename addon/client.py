@@ -102,6 +102,10 @@ class EngineClient:
             if time.perf_counter() >= deadline:
                 return
 
+    def has_waiting(self) -> bool:
+        """True if `poll` would yield something."""
+        return not self._queue.empty()
+
     def wait(self, seconds: float) -> None:
         """Sleep until something can be polled, at most `seconds`. For callers that have nothing else to do."""
         deadline = time.monotonic() + seconds

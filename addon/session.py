@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -136,15 +137,22 @@ class Session:
             self.is_over = True
             self.summary = self.sink.finish()
 
-    def run_blocking(self, pause_s: float = 0.05) -> None:
+    def run_blocking(self, on_tick: Callable[[Session], None] | None = None) -> None:
         """Tick until over, for background mode. KeyboardInterrupt cancels cleanly and goes on to the end."""
         while not self.is_over:
             try:
                 self.tick(0.1)
+                if on_tick:
+                    on_tick(self)
                 if not self._sink_waits and not self.is_over:
-                    self.client.wait(pause_s)
+                    self.client.wait(0.05)
             except KeyboardInterrupt:
                 self.cancel()
+
+    @property
+    def is_busy(self) -> bool:
+        """True while the sink has work or messages wait: tick again soon."""
+        return self._sink_waits or self.client.has_waiting()
 
     @property
     def seconds(self) -> float:

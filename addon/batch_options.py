@@ -1,0 +1,180 @@
+"""Command line of the batch run: options, and the videos that patterns and folders stand for. No bpy."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .scene.options import MODES, VERTEX_MODES
+
+FORMATS = ("fbx", "glb", "blend", "npz")
+VIDEO_SUFFIXES = frozenset(".mp4 .mov .m4v .avi .mkv .webm .mpg .mpeg .mts .m2ts .wmv .ogv".split())
+"""What a folder is searched for; a file that is named is taken whatever it is called."""
+IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .tif .tiff .bmp .webp".split())
+"""A folder without videos that holds images is one clip."""
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What to do with every clip."""
+
+    out: Path
+    formats: tuple[str, ...] = ("fbx", "npz")
+    mode: str = "ARMATURE"
+    jobs: int = 1
+    method: str = "fit"
+    device: str = "auto"
+    person: str | tuple[int, ...] = "all"
+    max_people: int = 4
+    smoothing_s: float = 0.1
+    focal_mm: float | None = None
+    start: float = 0.0
+    end: float | None = None
+    body: str | None = None
+    resume: bool = False
+    report: Path | None = None
+    engine_python: str = ""
+
+    def engine_options(self, folder: Path) -> dict:
+        """Return the engine's options for a clip whose results go to `folder`."""
+        options = {
+            "method": self.method,
+            "device": self.device,
+            "person": self.person if isinstance(self.person, str) else list(self.person),
+            "max_people": self.max_people,
+            "smoothing_s": self.smoothing_s,
+            "vertices": self.mode in VERTEX_MODES,
+            "start": self.start,
+            "resume": self.resume,
+            "cache_dir": str(folder / CACHE_NAME),
+        }
+        optional = {"end": self.end, "focal_mm": self.focal_mm, "body": self.body}
+        optional["out_dir"] = str(folder) if "npz" in self.formats else None
+        return options | {name: value for name, value in optional.items() if value is not None}
+
+
+CACHE_NAME = ".hyper_mocap_cache"
+"""Folder inside the output folder for what makes a run resumable."""
+
+
+def make_parser(program: str) -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Recover the motion of people in videos. The exit code is 0 only if every clip succeeded.",
+    )
+    add = parser.add_argument
+    add("videos", nargs="+", metavar="VIDEO", help="video, folder of videos, or pattern such as 'clips/*.mp4'")
+    add("--out", required=True, metavar="FOLDER", help="where results go; made if missing")
+    add("--formats", default="fbx,npz", metavar="LIST", help=f"any of {','.join(FORMATS)} (default fbx,npz)")
+    add("--mode", default="armature", choices=[m.lower() for m in MODES], help="how motion is written")
+    add("--jobs", type=int, default=1, metavar="N", help="clips at the same time, each in its own Blender")
+    add("--method", default="fit", help="recovery method (default fit)")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--person", default="all", metavar="WHO", help='"all", or numbers of people such as 0,2')
+    add("--max-people", type=int, default=4, metavar="N", help="most people to look for (default 4)")
+    add("--smoothing", type=float, default=0.1, metavar="S", help="smoothing in seconds (default 0.1, 0 is none)")
+    add("--focal-mm", type=float, metavar="MM", help="focal length for a 36 mm wide sensor, if known")
+    add("--start", type=float, default=0.0, metavar="S", help="seconds into each clip to start at")
+    add("--end", type=float, metavar="S", help="seconds into each clip to end before")
+    add("--body", metavar="FILE", help="your licensed SMPL file instead of the free body")
+    add("--resume", action="store_true", help="skip what is done, go on with what was interrupted")
+    add("--report", metavar="FILE", help="write a JSON report, after every clip")
+    add("--engine-python", default="", metavar="PATH", help="Python that has the engine's packages")
+    return parser
+
+
+def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchOptions]:
+    """Return the patterns and the options. Exits with code 2 and a usage line where they are wrong."""
+    parser = make_parser(program)
+    given = parser.parse_args(arguments)
+    formats = tuple(dict.fromkeys(name.strip().lower() for name in given.formats.split(",") if name.strip()))
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        parser.error(f"--formats: {', '.join(unknown) or 'none given'}; choose from {', '.join(FORMATS)}")
+    if given.jobs < 1:
+        parser.error("--jobs: at least 1")
+    if given.end is not None and given.end <= given.start:
+        parser.error("--end: must lie after --start")
+    person: str | tuple[int, ...] = given.person
+    if person != "all":
+        try:
+            person = tuple(int(number) for number in given.person.split(","))
+        except ValueError:
+            parser.error('--person: "all", or numbers of people such as 0,2')
+    return given.videos, BatchOptions(
+        out=Path(given.out).expanduser().resolve(),
+        formats=formats,
+        mode=given.mode.upper(),
+        jobs=given.jobs,
+        method=given.method,
+        device=given.device,
+        person=person,
+        max_people=given.max_people,
+        smoothing_s=given.smoothing,
+        focal_mm=given.focal_mm,
+        start=given.start,
+        end=given.end,
+        body=str(Path(given.body).expanduser().resolve()) if given.body else None,
+        resume=given.resume,
+        report=Path(given.report).expanduser().resolve() if given.report else None,
+        engine_python=os.path.abspath(os.path.expanduser(given.engine_python)) if given.engine_python else "",
+    )
+
+
+def option_arguments(options: BatchOptions) -> list[str]:
+    """Return the command line that `parse_options` turns into these options again, for a child with one job."""
+    person = options.person if isinstance(options.person, str) else ",".join(map(str, options.person))
+    words = {
+        "--out": options.out,
+        "--formats": ",".join(options.formats),
+        "--mode": options.mode.lower(),
+        "--method": options.method,
+        "--device": options.device,
+        "--person": person,
+        "--max-people": options.max_people,
+        "--smoothing": options.smoothing_s,
+        "--focal-mm": options.focal_mm,
+        "--start": options.start,
+        "--end": options.end,
+        "--body": options.body,
+        "--report": options.report,
+        "--engine-python": options.engine_python or None,
+    }
+    pairs = [word for name, value in words.items() if value is not None for word in (name, str(value))]
+    return [*pairs, *(["--resume"] if options.resume else [])]
+
+
+def find_videos(patterns: list[str]) -> tuple[list[Path], list[str]]:
+    """Return the videos that files, folders and patterns stand for, sorted within each, and what matched nothing."""
+    videos: dict[Path, None] = {}
+    missing = []
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.is_dir():
+            inside = sorted(path.iterdir())
+            found = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES]
+            if not found and any(p.suffix.lower() in IMAGE_SUFFIXES for p in inside):
+                found = [path]
+        elif path.exists():
+            found = [path]
+        else:
+            found = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if not Path(p).is_dir())
+        if not found:
+            missing.append(pattern)
+        videos.update(dict.fromkeys(p.resolve() for p in found))
+    return list(videos), missing
+
+
+def output_folders(videos: list[Path], out: Path) -> list[Path]:
+    """Return each clip's output folder: `out`, or one of its own for the second and later clips of the same name."""
+    seen: dict[str, int] = {}
+    folders = []
+    for video in videos:
+        key = video.stem.casefold()
+        seen[key] = seen.get(key, 0) + 1
+        folders.append(out if seen[key] == 1 else out / f"{video.stem}_{seen[key]}")
+    return folders

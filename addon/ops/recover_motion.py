@@ -1,0 +1,108 @@
+"""hyper_mocap.recover_motion: start a job on the scene's video; in background mode wait for its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+
+from ..errors import AddonError
+from ..job import State
+from ..launch import launch
+from ..places import find_engine, job_log, preferences_or_none, results_folder
+from ..runtime import runtime
+from ..scene.options import VERTEX_MODES, WriterOptions
+
+
+def collect_job_options(settings, preferences) -> dict:
+    """Return the engine's options for a scene's settings; `preferences` may be None."""
+    device = settings.device
+    if device == "default":
+        device = preferences.device if preferences else "auto"
+    options = {
+        "method": settings.method,
+        "person": "all" if bpy.app.background else settings.people,
+        "max_people": settings.max_people,
+        "device": device,
+        "smoothing_s": round(settings.smoothing, 4),
+        "vertices": settings.mode in VERTEX_MODES,
+        "out_dir": str(results_folder()),
+    }
+    if settings.use_focal:
+        options["focal_mm"] = round(settings.focal_mm, 3)
+    if preferences and preferences.body_path:
+        options["body"] = bpy.path.abspath(preferences.body_path)
+    if settings.video_fps > 0:  # the engine counts seconds, so that it agrees on clips of varying rate
+        if settings.frame_first > 1:
+            options["start"] = (settings.frame_first - 1) / settings.video_fps
+        if settings.frame_last < settings.video_frames:
+            options["end"] = settings.frame_last / settings.video_fps
+    return options
+
+
+class HYPER_MOCAP_OT_recover_motion(bpy.types.Operator):
+    """Recover the motion of the people in the video; the figure appears on the timeline while it runs"""
+
+    bl_idname = "hyper_mocap.recover_motion"
+    bl_label = "Recover Motion"
+    bl_options = {"REGISTER"}  # the runtime pushes one undo step when the job is over
+
+    @classmethod
+    def poll(cls, context) -> bool:
+        """Needs a video, an engine, and no other job."""
+        if runtime.is_running:
+            cls.poll_message_set("A job is running: wait for it or cancel it")
+            return False
+        if not context.scene.hyper_mocap.video:
+            cls.poll_message_set("Import a video first")
+            return False
+        problem = runtime.engine_problem()
+        if problem:
+            cls.poll_message_set(problem)
+            return False
+        return True
+
+    def execute(self, context):
+        """Start the job; in background mode wait for its end."""
+        settings, preferences = context.scene.hyper_mocap, preferences_or_none()
+        video = Path(bpy.path.abspath(settings.video))
+        if not video.exists():
+            self.report({"ERROR"}, f"The video {video} is gone: import it again")
+            return {"CANCELLED"}
+        try:
+            session = launch(
+                context.scene,
+                str(video),
+                python=find_engine(),
+                job_options=collect_job_options(settings, preferences),
+                writer_options=WriterOptions(
+                    mode=settings.mode,
+                    method=settings.method,
+                    use_camera=settings.use_camera,
+                    use_background=settings.use_background,
+                ),
+                log=job_log(),
+            )
+        except AddonError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        runtime.follow_job(session, video.name)
+        if not bpy.app.background:
+            return {"FINISHED"}
+        session.run_blocking()
+        status = session.status
+        if session.job.state is State.FAILED:
+            self.report({"ERROR"}, status.error)
+            return {"FINISHED"} if status.frames else {"CANCELLED"}
+        self.report({"INFO"}, f"Recovered {status.frames} frames in {session.seconds:.0f} s")
+        return {"FINISHED"}
+
+
+def register() -> None:
+    """Register the operator."""
+    bpy.utils.register_class(HYPER_MOCAP_OT_recover_motion)
+
+
+def unregister() -> None:
+    """Unregister the operator."""
+    bpy.utils.unregister_class(HYPER_MOCAP_OT_recover_motion)

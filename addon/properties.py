@@ -1,0 +1,138 @@
+"""What the user sets for a scene, and the people of the running job. Registered on Scene and WindowManager."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import (
+    BoolProperty,
+    CollectionProperty,
+    EnumProperty,
+    FloatProperty,
+    IntProperty,
+    PointerProperty,
+    StringProperty,
+)
+
+METHODS = (
+    ("fit", "Fit", "Fit joint angles to the detected points; no network, the steadiest start", 0),
+    ("hyperbolic", "Hyperbolic Mesh", "Mesh network that refines the body in hyperbolic space", 1),
+)
+PEOPLE = (
+    ("all", "Everyone", "Recover every person that is found", 0),
+    ("ask", "Let Me Choose", "Find people first, then wait for your choice in the People list", 1),
+)
+MODES = (
+    ("ARMATURE", "Armature", "Bone keys: light, exports to FBX, ready for retargeting", 0),
+    ("CORRECTIVES", "Armature and Correctives", "Bone keys and a few shape keys that carry what bones cannot", 1),
+    ("SHAPE_KEYS", "Shape Keys", "One shape key per frame: exact, for short clips only", 2),
+    ("POINT_CACHE", "Point Cache", "Exact vertices in a cache file, bone keys beside it: for long clips", 3),
+)
+DEVICES = (
+    ("default", "As in Preferences", "Use the device chosen in the preferences", 0),
+    ("auto", "Automatic", "The fastest device that is there", 1),
+    ("cpu", "CPU", "Processor", 2),
+    ("cuda", "CUDA", "NVIDIA graphics card", 3),
+    ("mps", "Metal", "Apple graphics", 4),
+)
+
+
+def _keep_order(settings, _context) -> None:
+    """Keep first <= last when either is edited."""
+    if settings.frame_last < settings.frame_first:
+        settings.frame_last = settings.frame_first
+
+
+class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
+    """Settings of a scene, stored in the file."""
+
+    video: StringProperty(
+        name="Video", description="The clip whose motion is recovered", subtype="FILE_PATH", options={"HIDDEN"}
+    )
+    video_width: IntProperty(name="Width", description="Width of the clip", subtype="PIXEL", options={"HIDDEN"})
+    video_height: IntProperty(name="Height", description="Height of the clip", subtype="PIXEL", options={"HIDDEN"})
+    video_fps: FloatProperty(name="Frame Rate", description="Frames per second of the clip", options={"HIDDEN"})
+    video_frames: IntProperty(name="Frames", description="Frames of the clip", options={"HIDDEN"})
+    frame_first: IntProperty(
+        name="First Frame", description="First frame of the clip to recover", default=1, min=1, update=_keep_order
+    )
+    frame_last: IntProperty(
+        name="Last", description="Last frame of the clip to recover", default=1, min=1, update=_keep_order
+    )
+    method: EnumProperty(name="Method", description="How the body is recovered", items=METHODS, default="fit")
+    people: EnumProperty(name="People", description="Who is recovered", items=PEOPLE, default="all")
+    max_people: IntProperty(
+        name="At Most", description="Most people to look for; fewer is faster", default=4, min=1, max=32
+    )
+    device: EnumProperty(name="Device", description="What computes", items=DEVICES, default="default")
+    mode: EnumProperty(name="Result", description="How the motion is written", items=MODES, default="ARMATURE")
+    smoothing: FloatProperty(
+        name="Smoothing",
+        description="Time constant of the smoothing: longer is calmer and rounder, 0 leaves every tremor",
+        default=0.1,
+        min=0.0,
+        max=5.0,
+        soft_max=1.0,
+        precision=2,
+        step=1,
+        subtype="TIME_ABSOLUTE",
+        unit="TIME_ABSOLUTE",
+    )
+    use_focal: BoolProperty(
+        name="Known Lens", description="Give the focal length of the camera instead of a usual guess", default=False
+    )
+    focal_mm: FloatProperty(
+        name="Focal Length",
+        description="Focal length for a 36 mm wide sensor (35 mm equivalent)",
+        default=43.0,
+        min=5.0,
+        max=500.0,
+        unit="CAMERA",
+    )
+    use_camera: BoolProperty(
+        name="Camera", description="Make a camera that shows the figure as the video does", default=True
+    )
+    use_background: BoolProperty(
+        name="Video as Background", description="Show the video behind the camera", default=True
+    )
+
+
+class HYPER_MOCAP_PG_person(bpy.types.PropertyGroup):
+    """One person the engine found; `name` is what the list shows."""
+
+    person: IntProperty(name="Number", description="The engine's number of this person")
+    first: IntProperty(name="First Frame", description="First frame in which the person is seen")
+    last: IntProperty(name="Last Frame", description="Last frame in which the person is seen")
+    confidence: FloatProperty(
+        name="Confidence",
+        description="How sure the detector is, on average over the frames",
+        min=0.0,
+        max=1.0,
+        subtype="FACTOR",
+    )
+    use: BoolProperty(name="Recover", description="Recover this person", default=True)
+
+
+class HYPER_MOCAP_PG_state(bpy.types.PropertyGroup):
+    """What the panel shows of the running or last job; not stored in files."""
+
+    people: CollectionProperty(name="People", description="People found in the video", type=HYPER_MOCAP_PG_person)
+    active_person: IntProperty(name="Active Person", description="Selected row of the list")
+
+
+CLASSES = (HYPER_MOCAP_PG_settings, HYPER_MOCAP_PG_person, HYPER_MOCAP_PG_state)
+
+
+def register() -> None:
+    """Register the groups, then the pointers to them."""
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+    bpy.types.Scene.hyper_mocap = PointerProperty(type=HYPER_MOCAP_PG_settings)
+    bpy.types.WindowManager.hyper_mocap = PointerProperty(type=HYPER_MOCAP_PG_state, options={"SKIP_SAVE"})
+
+
+def unregister() -> None:
+    """Undo `register` in reverse."""
+    del bpy.types.WindowManager.hyper_mocap
+    del bpy.types.Scene.hyper_mocap
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

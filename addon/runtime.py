@@ -1,0 +1,183 @@
+"""What runs at the moment: at most one job and one build, and the timer that serves both. Nothing outlives it.
+
+The timer is an application timer and not a modal operator: a modal one would keep autosave waiting for as long as a
+job runs, and end with its window. It is registered when a job or build starts and ends itself when neither runs.
+Loading another file ends the job, as its scene is gone; disabling the add-on and quitting Blender end everything.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import time
+
+import bpy
+from bpy.app.handlers import persistent
+
+from .engine_build import EngineBuild
+from .errors import AddonError
+from .places import find_engine
+from .session import Session
+
+BUSY_INTERVAL_S = 0.02
+IDLE_INTERVAL_S = 0.1
+REDRAW_SECONDS = 0.2
+LOOK_SECONDS = 2.0
+"""How long the panel believes what it knows about the engine's files."""
+REDRAWN_AREAS = {"VIEW_3D", "DOPESHEET_EDITOR", "GRAPH_EDITOR", "PREFERENCES"}
+log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """The one instance is `runtime`."""
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        """The running job, or the last one, whose outcome the panel shows until it is dismissed."""
+        self.job_title = ""
+        self.build: EngineBuild | None = None
+        self.notice = ""
+        """An error that belongs to no job, shown like a job's."""
+        self._engine_problem: tuple[float, str] = (0.0, "")
+        self._redrawn_at = 0.0
+
+    @property
+    def is_running(self) -> bool:
+        """True while a job runs."""
+        return self.session is not None and not self.session.is_over
+
+    @property
+    def is_building(self) -> bool:
+        """True while the environment is being built."""
+        return self.build is not None and not self.build.is_over
+
+    def engine_problem(self) -> str:
+        """Return why no job can start, or an empty string. Looks at most every few seconds, so panels may ask."""
+        looked_at, problem = self._engine_problem
+        if time.monotonic() - looked_at > LOOK_SECONDS:
+            try:
+                find_engine()
+                problem = ""
+            except (AddonError, OSError) as error:
+                problem = str(error)
+            self._engine_problem = (time.monotonic(), problem)
+        return problem
+
+    def forget_engine(self) -> None:
+        """Look again at the next question: something about the engine has changed."""
+        self._engine_problem = (0.0, "")
+
+    def follow_job(self, session: Session, title: str) -> None:
+        """Serve this session from the timer until it is over."""
+        self.session, self.job_title, self.notice = session, title, ""
+        bpy.context.window_manager.hyper_mocap.people.clear()
+        _ensure_timer()
+
+    def follow_build(self, build: EngineBuild) -> None:
+        """Show this build's progress until it is over."""
+        self.build, self.notice = build, ""
+        _ensure_timer()
+
+    def dismiss(self) -> None:
+        """Forget the outcome of the last job and build."""
+        self.notice = ""
+        if not self.is_running:
+            self.session = None
+        if not self.is_building:
+            self.build = None
+
+    def end_job(self) -> None:
+        """End a running job now; what is written stays."""
+        if self.is_running:
+            try:
+                self.session.abort()
+            except ReferenceError:  # the scene it wrote into is already gone
+                log.debug("job ended without its scene", exc_info=True)
+        self.session = None
+
+    def end_all(self) -> None:
+        """End job and build, stop the timer. For unregistering and quitting."""
+        self.end_job()
+        if self.is_building:
+            self.build.cancel()
+            self.build.join(3.0)
+        self.build, self.notice = None, ""
+
+    def serve(self) -> float | None:
+        """Do one tick for whatever runs; return the seconds until the next one, None to stop."""
+        was_running = self.is_running
+        if was_running:
+            self.session.tick()
+            self._show_people()
+            if self.session.is_over:
+                self._close_job()
+        if self.build is not None and self.build.is_over:
+            self.forget_engine()
+        self._redraw(force=was_running and not self.is_running)
+        if not (self.is_running or self.is_building):
+            return None
+        return BUSY_INTERVAL_S if self.is_running and self.session.is_busy else IDLE_INTERVAL_S
+
+    def _close_job(self) -> None:
+        """One undo step for the whole job."""
+        windows = bpy.context.window_manager.windows
+        if windows and self.session.status.frames:
+            with bpy.context.temp_override(window=windows[0]):
+                bpy.ops.ed.undo_push(message="Recover Motion")
+
+    def _show_people(self) -> None:
+        """Bring the list in step with what the engine says, keeping the user's ticks."""
+        rows = bpy.context.window_manager.hyper_mocap.people
+        people = self.session.status.people
+        if [(row.person, row.last) for row in rows] == [(p["person"], p["last"]) for p in people]:
+            return
+        unticked = {row.person for row in rows if not row.use}
+        rows.clear()
+        for found in people:
+            row = rows.add()
+            row.name = f"Person {found['person'] + 1}"
+            row.person, row.first, row.last = found["person"], found["first"], found["last"]
+            row.confidence = found["confidence"]
+            row.use = found["person"] not in unticked
+
+    def _redraw(self, *, force: bool) -> None:
+        now = time.monotonic()
+        if not force and now - self._redrawn_at < REDRAW_SECONDS:
+            return
+        self._redrawn_at = now
+        for window in bpy.context.window_manager.windows:
+            for area in window.screen.areas:
+                if area.type in REDRAWN_AREAS:
+                    area.tag_redraw()
+
+
+runtime = Runtime()
+
+
+def _tick() -> float | None:
+    return runtime.serve()
+
+
+def _ensure_timer() -> None:
+    if not bpy.app.background and not bpy.app.timers.is_registered(_tick):
+        bpy.app.timers.register(_tick, first_interval=0.0, persistent=True)
+
+
+@persistent
+def _on_load_pre(*_arguments: object) -> None:
+    runtime.end_job()
+
+
+def register() -> None:
+    """Install the handlers."""
+    bpy.app.handlers.load_pre.append(_on_load_pre)
+    atexit.register(runtime.end_all)
+
+
+def unregister() -> None:
+    """End everything and take the handlers and the timer away."""
+    runtime.end_all()
+    atexit.unregister(runtime.end_all)
+    if bpy.app.timers.is_registered(_tick):
+        bpy.app.timers.unregister(_tick)
+    bpy.app.handlers.load_pre.remove(_on_load_pre)

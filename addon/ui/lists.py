@@ -1,0 +1,31 @@
+"""The list of people the engine found."""
+
+from __future__ import annotations
+
+import bpy
+
+
+class HYPER_MOCAP_UL_people(bpy.types.UIList):
+    """One person a row: tick, name, frames, confidence."""
+
+    def draw_item(self, _context, layout, _data, item, _icon, _active_data, _active_property, _index=0, _flag=0):
+        """Draw a row."""
+        row = layout.row(align=True)
+        row.prop(item, "use", text="")
+        row.label(text=item.name, icon="ARMATURE_DATA")
+        right = row.row()
+        right.alignment = "RIGHT"
+        right.label(text=f"{item.first + 1}-{item.last + 1}")
+        bar = row.row()
+        bar.ui_units_x = 4.0
+        bar.progress(factor=item.confidence, text=f"{100 * item.confidence:.0f} %")
+
+
+def register() -> None:
+    """Register the list."""
+    bpy.utils.register_class(HYPER_MOCAP_UL_people)
+
+
+def unregister() -> None:
+    """Unregister the list."""
+    bpy.utils.unregister_class(HYPER_MOCAP_UL_people)

@@ -1,0 +1,229 @@
+"""The sidebar's Mocap tab: Video, Recover, People, Result."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import bpy
+
+from ..frame_rate import is_same_rate, scene_rate
+from ..job import State
+from ..runtime import runtime
+from .texts import columns_of, draw_build, draw_error, draw_message, format_duration, format_eta
+from .thumbnail import thumbnail_icon
+
+SILENCE_SECONDS = 20.0
+"""After so long without a word from the engine the panel says so."""
+
+
+def _columns(context) -> int:
+    return columns_of(context.region.width, context.preferences.system.ui_scale)
+
+
+class _Tab:
+    """Where the panels are."""
+
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "Mocap"
+
+
+class HYPER_MOCAP_PT_video(_Tab, bpy.types.Panel):
+    """The clip."""
+
+    bl_label = "Video"
+
+    def draw(self, context) -> None:
+        """Draw what is known of the clip, or the button that chooses one."""
+        layout, settings = self.layout, context.scene.hyper_mocap
+        if not settings.video:
+            column = layout.column()
+            column.scale_y = 1.5
+            column.operator("hyper_mocap.import_video", icon="FILE_MOVIE")
+            hint = layout.column()
+            hint.enabled = False
+            draw_message(
+                hint, "Any clip in which a person can be seen; one camera is enough", _columns(context), icon="INFO"
+            )
+            return
+        self._draw_clip(context, layout, settings)
+        self._draw_range(context, layout, settings)
+
+    def _draw_clip(self, context, layout, settings) -> None:
+        box = layout.box()
+        icon = thumbnail_icon(bpy.path.abspath(settings.video))
+        if icon:
+            box.template_icon(icon_value=icon, scale=6.0)
+        row = box.row(align=True)
+        row.label(text=Path(settings.video).name)
+        row.operator("hyper_mocap.import_video", text="", icon="FILEBROWSER")
+        if settings.video_fps > 0:
+            facts = box.column(align=True)
+            facts.scale_y = 0.85
+            facts.enabled = False
+            duration = settings.video_frames / settings.video_fps
+            facts.label(text=f"{settings.video_width} x {settings.video_height} px, {settings.video_fps:.4g} fps")
+            facts.label(text=f"{settings.video_frames} frames, {duration:.1f} s")
+
+    def _draw_range(self, context, layout, settings) -> None:
+        column = layout.column(align=True)
+        column.use_property_split = True
+        column.use_property_decorate = False
+        column.prop(settings, "frame_first")
+        column.prop(settings, "frame_last")
+        if settings.video_fps > 0 and not is_same_rate(scene_rate(context.scene), settings.video_fps):
+            column = layout.column(align=True)
+            text = f"The scene runs at {scene_rate(context.scene):.4g} fps, the clip at {settings.video_fps:.4g}"
+            draw_error(column, text, _columns(context))
+            column.operator("hyper_mocap.set_scene_fps", icon="TIME")
+
+
+class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
+    """Settings and state of the job."""
+
+    bl_label = "Recover"
+
+    def draw(self, context) -> None:
+        """Draw settings, button, and what the job is doing or how it ended."""
+        layout, settings = self.layout, context.scene.hyper_mocap
+        column = layout.column()
+        column.use_property_split = True
+        column.use_property_decorate = False
+        column.enabled = not runtime.is_running
+        column.prop(settings, "method")
+        column.prop(settings, "people")
+        column.prop(settings, "max_people")
+        column.prop(settings, "device")
+        column.prop(settings, "mode")
+        column.prop(settings, "smoothing")
+        row = column.row(heading="Known Lens")
+        row.prop(settings, "use_focal", text="")
+        lens = row.row()
+        lens.enabled = settings.use_focal
+        lens.prop(settings, "focal_mm", text="")
+        column = column.column(heading="Camera", align=True)
+        column.prop(settings, "use_camera", text="Camera of the Video")
+        background = column.row()
+        background.enabled = settings.use_camera
+        background.prop(settings, "use_background")
+        layout.separator(factor=0.5)
+        if runtime.is_running:
+            self._draw_running(context, layout, runtime.session)
+        else:
+            button = layout.column()
+            button.scale_y = 1.6
+            button.operator("hyper_mocap.recover_motion", icon="ARMATURE_DATA")
+            self._draw_engine(context, layout)
+            if runtime.session is not None:
+                self._draw_outcome(context, layout, runtime.session)
+
+    def _draw_running(self, context, layout, session) -> None:
+        status = session.status
+        label = "Stopping" if session.job.state is State.CANCELLING else status.stage_label
+        if session.job.has_ended:
+            label = "Finishing the figure"
+        layout.progress(factor=status.fraction, text=f"{label}  {100 * status.fraction:.0f} %")
+        facts = layout.column(align=True)
+        facts.scale_y = 0.85
+        facts.enabled = False
+        left = format_eta(status.eta_now_s(time.monotonic()))
+        spent = f"{format_duration(session.seconds)} so far"
+        facts.label(text=f"{spent}, {left}" if left else spent)
+        if status.frames:
+            facts.label(text=f"{status.frames} frames on the timeline")
+        elif status.total > 1:
+            facts.label(text=f"{status.done} of {status.total} frames")
+        if session.silent_s > SILENCE_SECONDS:
+            draw_message(
+                layout,
+                f"The engine has said nothing for {format_duration(session.silent_s)}",
+                _columns(context),
+                icon="QUESTION",
+            )
+        button = layout.column()
+        button.scale_y = 1.3
+        button.enabled = session.job.state is not State.CANCELLING
+        button.operator("hyper_mocap.cancel_job", icon="X")
+
+    def _draw_engine(self, context, layout) -> None:
+        if runtime.is_building:
+            box = layout.box()
+            draw_build(box, runtime.build)
+            box.operator("hyper_mocap.cancel_build", icon="X")
+            return
+        problem = runtime.notice or (runtime.build.error if runtime.build else "") or runtime.engine_problem()
+        if problem:
+            box = layout.box()
+            draw_error(box, problem, _columns(context) - 2)
+            row = box.row(align=True)
+            row.operator("hyper_mocap.build_engine", icon="IMPORT")
+            row.operator("hyper_mocap.open_preferences", text="", icon="PREFERENCES")
+
+    def _draw_outcome(self, context, layout, session) -> None:
+        status, columns = session.status, _columns(context) - 2
+        box = layout.box()
+        if session.job.state is State.FAILED:
+            draw_error(box, status.error, columns)
+            if status.frames:
+                draw_message(box, f"{status.frames} frames that had arrived are kept", columns, icon="BLANK1")
+        elif session.job.state is State.CANCELLED:
+            kept = f"Cancelled; {status.frames} frames are kept" if status.frames else "Cancelled"
+            draw_message(box, kept, columns, icon="INFO")
+        else:
+            text = f"{status.frames} frames in {format_duration(session.seconds)}"
+            draw_message(box, text, columns, icon="CHECKMARK")
+        for warning in getattr(session.summary, "warnings", ()):
+            draw_message(box, warning, columns, icon="ERROR")
+        row = box.row(align=True)
+        row.operator("hyper_mocap.open_log", icon="TEXT").kind = "job"
+        row.operator("hyper_mocap.dismiss", text="", icon="X")
+
+
+class HYPER_MOCAP_PT_people(_Tab, bpy.types.Panel):
+    """Who was found."""
+
+    bl_label = "People"
+
+    @classmethod
+    def poll(cls, context) -> bool:
+        """Only with somebody to show."""
+        return bool(context.window_manager.hyper_mocap.people)
+
+    def draw(self, context) -> None:
+        """Draw the list and the choice."""
+        layout, state = self.layout, context.window_manager.hyper_mocap
+        layout.template_list(
+            "HYPER_MOCAP_UL_people", "", state, "people", state, "active_person", rows=min(6, len(state.people) + 1)
+        )
+        if runtime.is_running:
+            layout.operator("hyper_mocap.choose_people", icon="CHECKMARK")
+
+
+class HYPER_MOCAP_PT_result(_Tab, bpy.types.Panel):
+    """What to do with a figure."""
+
+    bl_label = "Result"
+
+    def draw(self, _context) -> None:
+        """Draw smoothing, export, and loading of earlier results."""
+        layout = self.layout
+        column = layout.column(align=True)
+        column.operator("hyper_mocap.smooth_motion", icon="SMOOTHCURVE")
+        column.operator("hyper_mocap.export_fbx", icon="EXPORT")
+        layout.operator("hyper_mocap.import_result", icon="IMPORT")
+
+
+CLASSES = (HYPER_MOCAP_PT_video, HYPER_MOCAP_PT_recover, HYPER_MOCAP_PT_people, HYPER_MOCAP_PT_result)
+
+
+def register() -> None:
+    """Register the panels in their order."""
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+
+
+def unregister() -> None:
+    """Unregister the panels in reverse."""
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)
