@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 FULL_XY, CROP_XY, CONFIDENCE, LANDMARK_XYZ, HAS_LANDMARK, CROP_RAY, CROP_FULL = (
@@ -53,12 +54,28 @@ def crop_of(keypoints: Tensor) -> tuple[Tensor, Tensor]:
     return (low + high) / 2, size
 
 
+def view_rotation(centre_px: Tensor, geometry: ImageGeometry) -> Tensor:
+    """Least rotation that takes the optical axis to the ray through `centre_px` [..., 2] -> [..., 3, 3].
+
+    A detector that sees a crop judges the body as if its camera looked at the crop's middle; this rotation turns
+    what it says to the axes of the real camera.
+    """
+    middle = torch.cat((geometry.width, geometry.height), dim=-1) / 2
+    plane = (centre_px - middle) / geometry.focal_px
+    ray = functional.normalize(torch.cat((plane, torch.ones_like(plane[..., :1])), dim=-1), dim=-1)
+    x, y, z = ray.unbind(-1)
+    k = 1 / (1 + z)  # z > 0: the ray points into the image
+    rows = (1 - k * x * x, -k * x * y, x, -k * x * y, 1 - k * y * y, y, -x, -y, z)
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
 def encode_inputs(keypoints: Tensor, landmarks3d: Tensor, has_landmarks: Tensor, geometry: ImageGeometry) -> Tensor:
     """Network input.
 
     Args:
         keypoints: [..., K, 3] x px, y px, confidence 0..1 (0 = not seen, then x and y are ignored).
-        landmarks3d: [..., K, 3] metres, hip-centred, camera axes.
+        landmarks3d: [..., K, 3] metres, hip-centred, as the detector gives them: axes of a camera that looks at the
+            crop's middle.
         has_landmarks: [...] 1 where landmarks3d may be used, else 0.
         geometry: sizes that broadcast against [..., 1].
 
@@ -73,6 +90,8 @@ def encode_inputs(keypoints: Tensor, landmarks3d: Tensor, has_landmarks: Tensor,
     middle = torch.cat((geometry.width, geometry.height), dim=-1).unsqueeze(-2) / 2
     ray = torch.cat(((centre - middle) / focal, size / focal), dim=-1)
     full = torch.cat((normalise_full(centre, geometry), 2 * size / geometry.width.unsqueeze(-1)), dim=-1)
+    view = view_rotation(centre.squeeze(-2), geometry)
+    landmarks3d = landmarks3d @ view.transpose(-1, -2)
     present = has_landmarks[..., None, None].to(confidence.dtype).expand_as(confidence)
     frame = torch.cat((ray, full), dim=-1).expand(*xy.shape[:-1], 6)
     return torch.cat(

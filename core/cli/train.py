@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    logging.getLogger("core.train").setLevel(logging.INFO)
     from core.device import choose_device
     from core.train.config import TrainConfig, read_config
     from core.train.run import TrainOptions, train
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         config = replace(config, use_compile=True)
     if args.motion is None and args.shards is None:
         raise InputError("Nothing to train on: give --motion, --shards or both")
-    train(
+    metrics = train(
         TrainOptions(
             config=config,
             out=Path(args.out),
@@ -54,4 +56,6 @@ def run(args: argparse.Namespace) -> int:
             skip_lift=args.skip_lift,
         )
     )
+    for name, value in metrics.items():
+        args.console.line(f"{name} {value}")
     return 0
