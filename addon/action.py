@@ -9,7 +9,7 @@ from __future__ import annotations
 import bpy
 import numpy as np
 
-HAS_SLOTS = hasattr(bpy.types.Action, "slots")
+HAS_SLOTS = bpy.app.version >= (4, 4, 0)
 SAME_FRAME = 1e-3
 """Keys closer than this many frames are the same key."""
 _APPEND_LIMIT = 1500

@@ -11,8 +11,6 @@ from mathutils import Matrix
 from ..action import KeyWriter
 from ..convert import Lens, camera_to_blender, lens_from_focal, make_continuous, quaternion_from_matrix
 
-_IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".exr", ".webp"}
-
 
 def build_camera(collection: bpy.types.Collection, name: str, size_m: float = 0.4) -> bpy.types.Object:
     """A new camera object in the collection."""
@@ -26,10 +24,13 @@ def build_camera(collection: bpy.types.Collection, name: str, size_m: float = 0.
 
 
 def show_background(camera: bpy.types.Object, path: str, start_frame: int) -> bool:
-    """Show a video (or the image sequence that an image belongs to) behind the camera; False if it cannot be read.
+    """Show a video (or the image sequence of a picture or a folder) behind the camera; False if it cannot be read.
 
     The clip's first picture stands at scene frame `start_frame`; it advances one picture a scene frame.
     """
+    if os.path.isdir(path):
+        pictures = sorted(f for f in os.listdir(path) if os.path.splitext(f)[1].lower() in bpy.path.extensions_image)
+        path = os.path.join(path, pictures[0]) if pictures else ""
     if not os.path.exists(path):
         return False
     try:
@@ -53,29 +54,12 @@ def show_background(camera: bpy.types.Object, path: str, start_frame: int) -> bo
     return True
 
 
-def is_image(path: str) -> bool:
-    """Whether a path names a picture, so that the clip is an image sequence."""
-    return os.path.splitext(path)[1].lower() in _IMAGE_ENDINGS
-
-
 def match_render(scene: bpy.types.Scene, width: int, height: int, lens: Lens | None = None) -> None:
     """Give the scene the picture's size, and the pixel aspect that a lens with fx != fy needs."""
     render = scene.render
     render.resolution_x, render.resolution_y, render.resolution_percentage = width, height, 100
     if lens is not None:
         render.pixel_aspect_x, render.pixel_aspect_y = lens.pixel_aspect_x, lens.pixel_aspect_y
-
-
-def set_scene_rate(scene: bpy.types.Scene, fps: float) -> None:
-    """Give the scene a video's frame rate: 29.97 becomes 30 / 1.001."""
-    whole = max(1, round(fps))
-    scene.render.fps = whole
-    scene.render.fps_base = 1.0 if abs(fps - whole) < 1e-4 else whole / fps
-
-
-def scene_rate(scene: bpy.types.Scene) -> float:
-    """Frames per second of the scene."""
-    return scene.render.fps / scene.render.fps_base
 
 
 def apply_view(camera: bpy.types.Object, view, matrix: np.ndarray) -> Lens:

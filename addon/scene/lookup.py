@@ -42,4 +42,4 @@ def mark(block: bpy.types.ID, table: str) -> Handle:
 
 def is_in_scene(obj: bpy.types.Object, scene: bpy.types.Scene) -> bool:
     """Whether the object is still linked into the scene: deleting in the viewport only unlinks it."""
-    return scene.objects.get(obj.name) is obj or any(o is obj for o in scene.objects)
+    return scene.objects.get(obj.name) == obj or any(o == obj for o in scene.objects)

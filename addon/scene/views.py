@@ -29,7 +29,7 @@ class ViewWriter:
         self._is_changed = True
 
     def is_due(self, is_closing: bool) -> bool:
-        """Whether views should be written now: at once for the first, later ones gathered so that cost stays linear."""
+        """Whether to write now: the first at once, later ones gathered, so that the cost stays linear."""
         if not self._is_changed:
             return False
         return is_closing or self._written < 2 or len(self._views) >= 1.2 * self._written + 8

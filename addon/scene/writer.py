@@ -28,6 +28,7 @@ import numpy as np
 
 from ..action import KeyWriter
 from ..convert import scene_frames_from_times
+from ..frame_rate import is_same_rate, scene_rate, set_frame_rate
 from ..wire import protocol
 from . import camera as cameras
 from . import figure
@@ -55,7 +56,7 @@ class SceneWriter:
         self.options = options or WriterOptions()
         start = self.options.start_frame
         self._start = scene.frame_start if start is None else start
-        self._rate = cameras.scene_rate(scene)
+        self._rate = scene_rate(scene)
         self._scene = mark(scene, "scenes")
         self._collection: Handle | None = None
         self._video: protocol.Video | None = None
@@ -156,12 +157,12 @@ class SceneWriter:
         if scene is None:
             return
         if self.options.match_fps and message.fps > 0:
-            cameras.set_scene_rate(scene, message.fps)
-            self._rate = cameras.scene_rate(scene)
-        if message.fps > 0 and abs(self._rate - message.fps) > 5e-4 * message.fps and self.options.use_background:
+            set_frame_rate(scene, message.fps)
+            self._rate = scene_rate(scene)
+        if message.fps > 0 and not is_same_rate(self._rate, message.fps) and self.options.use_background:
             self._warn(
-                f"The scene runs at {self._rate:.5g} frames per second, the video at {message.fps:.5g}: the figure keeps "
-                "real time, but the video behind the camera does not"
+                f"The scene runs at {self._rate:.5g} frames per second, the video at {message.fps:.5g}: "
+                "the figure keeps real time, but the video behind the camera does not"
             )
         if message.fps > 0 and message.frame_count > 0:
             last = self._start + (message.frame_count - 1) / message.fps * self._rate
@@ -325,7 +326,7 @@ class SceneWriter:
         """Return the job's collection, made at the first need; None once the user has deleted it."""
         if self._collection is not None:
             collection = self._collection.find_or_none()
-            is_linked = collection is not None and any(c is collection for c in scene.collection.children_recursive)
+            is_linked = collection is not None and any(c == collection for c in scene.collection.children_recursive)
             return collection if is_linked else None
         properties = {k: v for k, v in self._provenance().items()} if self._body else {}
         collection = figure.ensure_collection(scene, f"{self._base_name()} Mocap", properties)
