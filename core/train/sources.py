@@ -22,6 +22,11 @@ TOLD_FOCAL_SHARE = 0.4
 """Share of generated sequences whose true focal length the network is told; the others get the image diagonal."""
 
 
+OTHER_RATE_SHARE = 0.3
+SPACING = (0.45, 1.3)
+"""Recordings at 23 to 66 frames a second, by relabelling the times of a sequence."""
+
+
 class GeneratedSource:
     """Endless keypoint sequences with modelled detector noise, from a motion bank."""
 
@@ -57,10 +62,16 @@ class GeneratedSource:
             ),
             size=size,
             focal_px=torch.where(told, drawn.intrinsics[:, 0], size.norm(dim=-1)),
-            frames=torch.arange(window, device=self.device).float().expand(sequences, -1),
+            frames=torch.arange(window, device=self.device) * self._spacing(sequences)[:, None],
             rotmats=drawn.rotmats,
             betas=drawn.betas,
         )
+
+    def _spacing(self, sequences: int) -> Tensor:
+        """Frames per 1/30 s [S]: mostly 1, for the others the same frames pass for a recording at another rate."""
+        other = torch.rand(2, sequences, device=self.device, generator=self.generator)
+        spread = SPACING[0] + (SPACING[1] - SPACING[0]) * other[0]
+        return torch.where(other[1] < OTHER_RATE_SHARE, spread, torch.ones_like(spread))
 
 
 def drop(batch: Batch, *, landmarks: float, features: float, generator: torch.Generator) -> Batch:

@@ -1,0 +1,122 @@
+"""The network over a whole track: overlapping lifter windows, blended; meshes for every frame, in chunks.
+
+N frames of one person. Camera axes, metres, relative to the pelvis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.models.hyperbolic import HyperbolicNet, Recovered
+from core.models.inputs import ImageGeometry, encode_inputs
+from core.models.lifter import Lifted, Lifter
+from core.records import Camera, Track
+
+WINDOWS_AT_ONCE = 8
+PRESENCE_NEEDED = 0.1
+
+
+class Chunk(NamedTuple):
+    """Frames [start, start + n) of a track."""
+
+    start: int
+    joints: Tensor
+    """P3D [n, J, 3]."""
+    rotations6d: Tensor | None
+    """[n, J, 6] from the lifter's rotation head."""
+    mesh: Recovered
+
+
+def track_inputs(track: Track, camera: Camera, *, base_fps: float, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Network input [1, N, K, INPUT_SIZE], frame times [1, N] in 1/base_fps s and features [1, N, F] of a track."""
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.nan_to_num(np.asarray(array, dtype=np.float32)))[None].to(device)
+
+    def size(value: float) -> Tensor:
+        return torch.full((1, 1, 1), float(value), device=device)
+
+    keypoints = tensor(track.keypoints)
+    # the principal point is taken to be in the middle, as in training
+    shift = [camera.width / 2 - camera.cx, camera.height / 2 - camera.cy]
+    keypoints[..., :2] += torch.tensor(shift, device=device)
+    has_landmarks = tensor(track.confidence) > PRESENCE_NEEDED
+    keypoints[..., 2] *= has_landmarks[..., None]
+    geometry = ImageGeometry(size(camera.width), size(camera.height), size((camera.fx * camera.fy) ** 0.5))
+    inputs = encode_inputs(keypoints, tensor(track.landmarks3d), has_landmarks.float(), geometry)
+    frames = tensor((track.times - track.times[0]) * base_fps)
+    return inputs, frames, tensor(track.features)
+
+
+def window_starts(count: int, window: int, overlap: int) -> list[int]:
+    """First frames of windows that cover `count` frames, neighbours sharing at least `overlap` of them."""
+    if count <= window:
+        return [0]
+    stride = window - overlap
+    pieces = -(-(count - window) // stride) + 1
+    return [round(i * (count - window) / (pieces - 1)) for i in range(pieces)]
+
+
+def lift_clip(lifter: Lifter, inputs: Tensor, frames: Tensor) -> Lifted:
+    """Lift N frames [1, N, ...] by windows of the training length; overlaps fade linearly from one to the next."""
+    count, window = inputs.shape[1], lifter.config.window
+    starts = window_starts(count, window, window // 4)
+    if len(starts) == 1:
+        return lifter(inputs, frames)
+    ramp = torch.minimum(torch.arange(1, window + 1), torch.arange(window, 0, -1)).to(inputs)
+    total = torch.zeros(count, device=inputs.device)
+    sums: list[Tensor | None] = [None] * len(Lifted._fields)
+    for first in range(0, len(starts), WINDOWS_AT_ONCE):
+        batch = starts[first : first + WINDOWS_AT_ONCE]
+        rows = torch.tensor(batch, device=inputs.device)[:, None] + torch.arange(window, device=inputs.device)
+        lifted = lifter(inputs[0, rows], frames[0, rows] - frames[0, rows[:, :1]])
+        total.index_add_(0, rows.flatten(), ramp.repeat(len(batch)))
+        for i, values in enumerate(lifted):
+            if values is None:
+                continue
+            weighted = values * ramp.view(1, window, *([1] * (values.dim() - 2)))
+            if sums[i] is None:
+                sums[i] = torch.zeros(count, *values.shape[2:], device=inputs.device)
+            sums[i].index_add_(0, rows.flatten(), weighted.flatten(0, 1))
+    return Lifted(*(None if s is None else (s / total.view(-1, *([1] * (s.dim() - 1))))[None] for s in sums))
+
+
+@torch.inference_mode()
+def recover_clip(
+    net: HyperbolicNet,
+    track: Track,
+    camera: Camera,
+    *,
+    device: str,
+    chunk: int = 32,
+    vertex_ids: Tensor | None = None,
+) -> tuple[Tensor | None, Iterator[Chunk]]:
+    """Meshes of every frame of a track.
+
+    Returns the clip's shape [10] from the lifter (None without its rotation head) and an iterator of chunks; the
+    lifter runs before the first chunk, the mesh network with each. vertex_ids: only these full-mesh vertices.
+    """
+    inputs, frames, features = track_inputs(track, camera, base_fps=net.config.lifter.base_fps, device=device)
+    lifted = lift_clip(net.lifter, inputs, frames)
+    seen = inputs[0, :, :, 4].mean(1)  # [N] mean confidence weighs the frames of the shape
+    betas = None
+    if lifted.betas is not None:
+        betas = (lifted.betas[0] * seen[:, None]).sum(0) / seen.sum().clamp_min(1e-6)
+        lifted = lifted._replace(betas=betas.expand_as(lifted.betas))
+    return betas, _chunks(net, lifted, features, chunk, vertex_ids)
+
+
+@torch.inference_mode()
+def _chunks(
+    net: HyperbolicNet, lifted: Lifted, features: Tensor, chunk: int, vertex_ids: Tensor | None
+) -> Iterator[Chunk]:
+    for start in range(0, features.shape[1], chunk):
+        mids = torch.arange(start, min(start + chunk, features.shape[1]), device=features.device)
+        mesh = net.recover(lifted, features, torch.zeros_like(mids), mids, vertex_ids)
+        rotations = None if lifted.rotations6d is None else lifted.rotations6d[0, mids]
+        yield Chunk(start, lifted.joints[0, mids], rotations, mesh)
