@@ -15,7 +15,7 @@ import os
 import sys
 
 from core.cli.console import Console
-from core.errors import HyperMocapError, InputError
+from core.errors import HyperMocapError
 from core.protocol import TOKEN_VARIABLE
 from core.version import VERSION
 
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     console = Console(sys.stdout, sys.stderr)
     token = os.environ.pop(TOKEN_VARIABLE, None)
-    if not argv or argv[0] in ("-h", "--help", "--version") or argv[0] not in COMMANDS:
+    if not argv or argv[0] in ("-h", "--help", "--version") or not _is_known(argv[0]):
         return _explain(argv, console)
     name = argv[0]
     module = importlib.import_module(COMMANDS[name][0])
@@ -57,9 +57,6 @@ def main(argv: list[str] | None = None) -> int:
     logger.setLevel(logging.INFO if args.verbose else logging.WARNING)
     try:
         return module.run(args)
-    except InputError as error:
-        console.error(str(error))
-        return FAILED
     except HyperMocapError as error:
         console.error(str(error))
         return FAILED
@@ -88,8 +85,16 @@ def _explain(argv: list[str], console: Console) -> int:
     return DONE if argv else USAGE
 
 
+def _is_known(name: str) -> bool:
+    return name in COMMANDS and _is_there(COMMANDS[name][0])
+
+
 def _is_there(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    """Whether a command is part of this installation: what is only for development may be left out."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 if __name__ == "__main__":

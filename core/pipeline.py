@@ -115,6 +115,7 @@ class _Job:
             self._check_space(self.frame_count, people=1)
             self.camera = Camera.from_size(self.clip.width, self.clip.height, options.focal_for(self.clip.width))
             self.cache = Cache(options.cache_folder(), self._cache_key(), resume=options.resume)
+            self.meter.update(1)
             self._plan(self.frame_count)
             tracks = self._perceive(reader)
         if self.was_stopped:
