@@ -147,7 +147,7 @@ def _encode(text, encoding="latin1"):
 
 
 class _GuardedUnpickler(pickle.Unpickler):
-    """Admits numpy arrays, scipy sparse matrices and chumpy arrays (the latter two as stand-ins); refuses the rest."""
+    """Admits numpy arrays, scipy sparse matrices and chumpy arrays (the last two as stand-ins); refuses the rest."""
 
     def find_class(self, module: str, name: str):
         """Return the admitted class or raise BodyFileError."""

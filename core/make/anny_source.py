@@ -12,8 +12,18 @@ import numpy as np
 
 TOPOLOGY = "anny-quads"
 PHENOTYPES = (
-    "gender", "age", "muscle", "weight", "height", "proportions", "cupsize", "firmness", "african", "asian", "caucasian",
-)  # fmt: skip
+    "gender",
+    "age",
+    "muscle",
+    "weight",
+    "height",
+    "proportions",
+    "cupsize",
+    "firmness",
+    "african",
+    "asian",
+    "caucasian",
+)
 YOUNGEST, OLDEST = 18.0, 80.0
 BATCH = 50
 
@@ -89,7 +99,7 @@ def _draw(model, count: int, seed: int) -> np.ndarray:
         gender = torch.distributions.Beta(torch.tensor(0.5, dtype=model.dtype), torch.tensor(0.5, dtype=model.dtype))
         _, drawn = SimpleShapeDistribution(model, ages, gender).sample(count)
     values = {name: drawn[name].numpy() for name in ("gender", "age", "height")}
-    values["weight"] = rng.beta(2.0, 2.4, count)
+    values["weight"] = rng.beta(1.2, 1.5, count)
     for name in ("muscle", "proportions", "firmness"):
         values[name] = rng.beta(2.5, 2.5, count)
     values["cupsize"] = rng.beta(2.0, 3.0, count)

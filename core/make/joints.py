@@ -52,9 +52,11 @@ BONE_OWNERS: tuple[tuple[str, str], ...] = (
     ("metacarpal", "wrist"),
     ("finger", "hand"),
 )
-REGRESSOR_REACH = 200
+REGRESSOR_REACHES = (200, 400, 800)
+"""Nearest vertices a joint may be regressed from: the first number that surrounds it."""
+PLACE_TOLERANCE = 1e-5
 PLACE_WEIGHT = 1e4
-RIDGE = 3e-3
+RIDGE = 3e-2
 
 
 def owner_of(bone: str) -> str:
@@ -90,8 +92,17 @@ def fit_regressor(shapes: np.ndarray, target: np.ndarray) -> np.ndarray:
     the skin by up to 10 mm per 100 mm of stature, and a joint that stays amid its own skin deforms better. A small
     ridge spreads the weights over the ring around the joint.
     """
+    for reach in REGRESSOR_REACHES:
+        weights = _fit_within(shapes, target, reach)
+        if np.abs(weights @ shapes[0] - target[0]).max() < PLACE_TOLERANCE:
+            break
+    return weights
+
+
+def _fit_within(shapes: np.ndarray, target: np.ndarray, reach: int) -> np.ndarray:
+    """The same over the `reach` nearest vertices; the place may be missed where they do not surround it."""
     mean = shapes[0]
-    _, chosen = cKDTree(mean).query(target[0], k=REGRESSOR_REACH)
+    _, chosen = cKDTree(mean).query(target[0], k=reach)
     local = shapes[:, chosen].copy()
     local[0] -= target[0]
     goal = target.copy()
@@ -101,6 +112,7 @@ def fit_regressor(shapes: np.ndarray, target: np.ndarray) -> np.ndarray:
     A = np.concatenate([A, np.full((1, len(chosen)), PLACE_WEIGHT), RIDGE * np.eye(len(chosen))])
     b = np.concatenate([(goal * importance).reshape(-1), [PLACE_WEIGHT], np.zeros(len(chosen))])
     solution, _ = nnls(A, b, maxiter=20 * len(chosen))
+    solution = np.where(solution > 1e-6, solution, 0)
     weights = np.zeros(len(mean))
-    weights[chosen] = np.where(solution > 1e-6, solution, 0) / solution[solution > 1e-6].sum()
+    weights[chosen] = solution / solution.sum()
     return weights

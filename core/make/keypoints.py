@@ -18,7 +18,7 @@ FOLLOWED_SHAPES = 4
 REACH = 120
 JOINT_POINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 KNUCKLES = {"pinky": "finger5-1.L", "index": "finger2-1.L", "thumb": "finger1-3.L"}
-TRAGUS_FROM_EYE = (0.043, -0.018, -0.082)
+TRAGUS_FROM_EYE = (0.043, -0.018, -0.073)
 """Offset from the left eye's centre to the tragus on the mean adult, metres."""
 
 

@@ -14,6 +14,8 @@ MAX_INFLUENCES = 4
 SPINE = ("pelvis", "spine1", "spine2", "spine3")
 SPINE_BLEND = (0.07, 0.06, 0.05)
 """Half width in metres of the transition at spine1, spine2 and spine3."""
+SPINE_TILT = 0.65
+"""The transitions fall by this much per metre towards the front, so that ribs and breasts go with spine3."""
 
 
 def merge_weights(bone_weights: np.ndarray, bones: tuple[str, ...], template: np.ndarray, joints: np.ndarray):
@@ -33,7 +35,9 @@ def merge_weights(bone_weights: np.ndarray, bones: tuple[str, ...], template: np
 def spine_shares(template: np.ndarray, joints: np.ndarray) -> np.ndarray:
     """How trunk skin is shared by pelvis, spine1, spine2, spine3 [V, 4]: smooth steps at the joints' heights."""
     heights = [joints[JOINT_NAMES.index(name), 1] for name in SPINE[1:]]
-    above = [_smooth_step((template[:, 1] - y) / (2 * half) + 0.5) for y, half in zip(heights, SPINE_BLEND)]
+    spine_z = np.mean([joints[JOINT_NAMES.index(name), 2] for name in SPINE])
+    level = template[:, 1] + SPINE_TILT * np.maximum(template[:, 2] - spine_z, 0)
+    above = [_smooth_step((level - y) / (2 * half) + 0.5) for y, half in zip(heights, SPINE_BLEND)]
     s1, s2, s3 = above
     s2, s3 = np.minimum(s1, s2), np.minimum(np.minimum(s1, s2), s3)
     return np.stack([1 - s1, s1 - s2, s2 - s3, s3], 1)
