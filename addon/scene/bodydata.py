@@ -137,15 +137,10 @@ def strongest_influences(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _corner_uv(data: dict, faces: np.ndarray) -> np.ndarray:
-    """UVs per face corner [F * 4, 2] from `uv` per corner, or per UV vertex with `uv_faces` [F, 4]; else empty."""
-    empty = np.zeros((0, 2), dtype=np.float32)
-    if "uv" not in data:
-        return empty
-    uv = data["uv"].astype(np.float32)
-    for key in ("uv_faces", "uv_quads", "face_uv"):
-        if key in data and data[key].shape == faces.shape:
-            return uv[np.maximum(data[key], 0)].reshape(-1, 2)
-    return uv.reshape(-1, 2) if uv.size == faces.size * 2 else empty
+    """UVs per face corner [F * 4, 2] from `uv` [U, 2] and `quad_uv` [F, 4]; empty if the file has none."""
+    if "uv" not in data or "quad_uv" not in data or data["quad_uv"].shape != faces.shape:
+        return np.zeros((0, 2), dtype=np.float32)
+    return data["uv"].astype(np.float32)[np.maximum(data["quad_uv"], 0)].reshape(-1, 2)
 
 
 def skinning_transforms(

@@ -28,8 +28,8 @@ class FrameStore:
     """All frames of one person, in arrays named as in _LAYOUT."""
 
     def __init__(self) -> None:
-        for name, (shape, dtype) in _LAYOUT.items():
-            setattr(self, name, np.zeros((0, *shape), dtype=dtype))
+        self._buffers = {name: np.zeros((0, *shape), dtype=dtype) for name, (shape, dtype) in _LAYOUT.items()}
+        self._show(0)
         self._waiting: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -80,18 +80,35 @@ class FrameStore:
     def _merge(self, chunk: dict[str, np.ndarray]) -> None:
         numbers = chunk["frames"]
         if len(self) == 0 or numbers[0] > self.frames[-1]:
-            for name, value in chunk.items():
-                setattr(self, name, np.concatenate([getattr(self, name), value]))
+            self._append(chunk)
             return
         is_new = ~np.isin(numbers, self.frames)
         if is_new.any():
             order = np.argsort(np.concatenate([self.frames, numbers[is_new]]), kind="stable")
             for name, value in chunk.items():
-                setattr(self, name, np.concatenate([getattr(self, name), value[is_new]])[order])
+                self._buffers[name] = np.concatenate([getattr(self, name), value[is_new]])[order]
+            self._show(len(order))
         if not is_new.all():
             place = np.searchsorted(self.frames, numbers[~is_new])
             for name, value in chunk.items():
                 getattr(self, name)[place] = value[~is_new]
+
+    def _append(self, chunk: dict[str, np.ndarray]) -> None:
+        """Buffers grow by half, so that a long clip is not copied with every message."""
+        count = len(self) + len(chunk["frames"])
+        for name, value in chunk.items():
+            buffer = self._buffers[name]
+            if len(buffer) < count:
+                grown = np.zeros((count + count // 2, *buffer.shape[1:]), dtype=buffer.dtype)
+                grown[: len(self)] = getattr(self, name)
+                self._buffers[name] = buffer = grown
+            buffer[len(self) : count] = value
+        self._show(count)
+
+    def _show(self, count: int) -> None:
+        """Let the attributes be the first `count` rows of the buffers; len() reads `frames`, so it goes last."""
+        for name in reversed(_LAYOUT):
+            setattr(self, name, self._buffers[name][:count])
 
     def wait_all(self) -> None:
         """Mark every frame as not converted (the rest pose changed)."""
