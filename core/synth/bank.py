@@ -14,7 +14,7 @@ from core.body import Body
 from core.skeleton import JOINT_NAMES, KEYPOINT_NAMES
 from core.synth.mocap import read_mocap
 from core.synth.motion import MotionBank
-from core.synth.retarget import Target, retarget
+from core.synth.retarget import Target, retarget, straighten_heads
 from core.synth.splits import TRAIN_ONLY_GROUP, split_of
 
 logger = logging.getLogger(__name__)
@@ -53,11 +53,16 @@ def build_bank(
     quats, pelvis, table = [], [], []
     for number, clip in enumerate(read_mocap(mocap)):
         result = retarget(clip, target)
-        quats.append(result.quats.float())
+        quats.append(result.quats)
         pelvis.append(result.pelvis.float())
         table.append((clip.name, clip.subject, clip.description, split_of(clip.subject, clip.group), clip.group))
         if on_progress:
             on_progress(number + 1, clip.name)
+    for subject in {row[1] for row in table}:
+        own = [i for i, row in enumerate(table) if row[1] == subject]
+        for i, straight in zip(own, straighten_heads([quats[i] for i in own])):
+            quats[i] = straight
+    quats = [q.float() for q in quats]
     repeats = _repeats(quats, table)
     keep = [i for i in range(len(table)) if i not in repeats]
     lengths = np.array([len(quats[i]) for i in keep])

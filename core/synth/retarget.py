@@ -9,6 +9,9 @@ up than the source's root, so spine1 turns half way to the second spine bone: th
 source's. Half of the hand's twist moves to the forearm, where the body's skin expects it. Hands (joints 22, 23) stay
 straight.
 
+Head frames of the source differ between subjects by tens of degrees (many look at their feet while they walk);
+`straighten_heads` turns all heads of a subject by one constant so that they look ahead where people do.
+
 The root follows the hip centre, scaled by the ratio of leg lengths, y up, the floor at 0.
 """
 
@@ -35,6 +38,11 @@ STANDING_SPEED = 0.15
 LARGEST_SOLE_CORRECTION = math.radians(15)
 LARGEST_FLOOR_CORRECTION = 0.15
 """Metres. A clip whose lowest sole is farther from its floor than this is climbing: its own floor is kept."""
+UPRIGHT = 0.85
+"""Cosine of the trunk's lean up to which a frame says how a subject's head is set."""
+AHEAD_QUANTILE = 0.75
+"""A subject whose head is lower than level at this quantile of its pitch is taken to be set too low."""
+LARGEST_HEAD_CORRECTION = math.radians(40)
 WRIST_SWING_LIMIT = math.radians(75)
 
 
@@ -163,6 +171,45 @@ def retarget(clip: SourceClip, target: Target) -> Retargeted:
             local[:, j] = rotations[:, parent].transpose(-1, -2) @ rotations[:, j]
     pelvis, lowest = _place_root(clip, positions, rotations, target)
     return Retargeted(matrix_to_quaternion(local), pelvis, lowest)
+
+
+def straighten_heads(clips: list[Tensor]) -> list[Tensor]:
+    """Turn the heads of one subject's clips (local quaternions [T, 24, 4]) by a constant yaw and pitch.
+
+    The yaw makes the median of the head's turn against the chest zero; the pitch lifts the head until it is level at
+    AHEAD_QUANTILE, and never lowers it. Measured over frames with an upright trunk.
+    """
+    head, chest = JOINT_NAMES.index("head"), JOINT_NAMES.index("spine3")
+    pitches, yaws = [], []
+    for quats in clips:
+        G = _global_rotations(quaternion_to_matrix(quats))
+        upright = G[:, chest, 1, 1] > UPRIGHT
+        R = G[upright][:, head]
+        relative = G[upright][:, chest].transpose(-1, -2) @ R
+        yaws.append(torch.atan2(relative[:, 0, 2], relative[:, 2, 2]))
+        pitches.append(torch.asin(R[:, 1, 2].clamp(-1, 1)))
+    yaw, pitch = torch.cat(yaws), torch.cat(pitches)
+    if len(yaw) < 30:
+        return clips
+    limit = LARGEST_HEAD_CORRECTION
+    turn = torch.zeros((2, 3), dtype=yaw.dtype)
+    turn[0, 1] = (-yaw.median()).clamp(-limit, limit)
+    turn[1, 0] = torch.quantile(pitch, AHEAD_QUANTILE).clamp(-limit, 0)
+    around, up = axis_angle_to_matrix(turn)
+    result = []
+    for quats in clips:
+        changed = quats.clone()
+        changed[:, head] = matrix_to_quaternion(quaternion_to_matrix(quats[:, head]) @ around @ up)
+        result.append(changed)
+    return result
+
+
+def _global_rotations(local: Tensor) -> Tensor:
+    """Local [T, 24, 3, 3] -> global rotations."""
+    G = [local[:, 0]]
+    for j, parent in enumerate(PARENTS[1:], 1):
+        G.append(G[parent] @ local[:, j])
+    return torch.stack(G, 1)
 
 
 def forward_kinematics(rotations: Tensor, pelvis: Tensor, target: Target) -> Tensor:
