@@ -94,7 +94,7 @@ class _Job:
         self.meter = ProgressMeter(sink)
         self.began = time.monotonic()
         self.was_stopped = False
-        self.reused_frames = 0
+        self.reused = {"perceive": 0, "recover": 0}
         self.chosen: set[int] = set()
         self.world: World | None = None
 
@@ -139,14 +139,25 @@ class _Job:
     # Stages
 
     def _perceive(self, reader: Any) -> list[Track]:
+        """Return everybody's tracks; frames that an earlier run perceived are there before the first report."""
         self.meter.begin("perceive", self.frame_count)
+        is_first = True
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal is_first
+            if is_first and done > 1:
+                self.reused["perceive"] = done - 1
+                self.meter.skip(done - 1)
+            is_first = False
+            self.meter.update(done, total or None)
+
         try:
             return self.stages.perceive(
                 reader,
                 device=self.device,
                 max_people=self.options.max_people,
                 cache=self.cache,
-                on_progress=self.meter.update,
+                on_progress=on_progress,
                 should_stop=self.should_stop,
             )
         except Cancelled:
@@ -178,7 +189,7 @@ class _Job:
         for _, _, arrays in self.cache.read(row):
             outlet.send(CameraMotion(person=track.person, **arrays))
             self.world = outlet.world
-        self.reused_frames += outlet.count
+        self.reused["recover"] += outlet.count
         self.cache.truncate(row, outlet.count)
         reused = outlet.motion()
         if reused is not None and len(reused) == len(track):
@@ -347,7 +358,7 @@ class _Job:
             "people": sorted(self.chosen),
             "seconds": round(seconds, 3),
             "stage_seconds": self.meter.seconds(),
-            "reused_frames": self.reused_frames,
+            "reused_frames": self.reused,
             "can_resume": self.was_stopped and self.cache.is_kept,
             "peak_memory_mb": peak_memory_mb(),
         }

@@ -62,11 +62,11 @@ class ProgressMeter:
         for name, total in totals.items():
             self._stages[name].total = max(int(total), 0)
 
-    def begin(self, name: str, total: int, *, skipped: int = 0) -> None:
-        """Enter a stage, leaving the one before. `skipped` units are done already without having cost time."""
+    def begin(self, name: str, total: int) -> None:
+        """Enter a stage, leaving the one before."""
         self.end()
         stage = self._stages[name]
-        stage.total, stage.done, stage.skipped = max(int(total), 0), int(skipped), int(skipped)
+        stage.total, stage.done, stage.skipped = max(int(total), 0), 0, 0
         stage.recent.clear()
         stage.recent.append((self._clock(), stage.done))
         self._current, self._began = name, self._clock()
@@ -87,6 +87,14 @@ class ProgressMeter:
             stage.recent.popleft()
         if now - self._last_emit >= EMIT_INTERVAL_S:
             self.emit_now()
+
+    def skip(self, count: int) -> None:
+        """Say that `count` units of the current stage were there already."""
+        if self._current is not None and count > 0:
+            stage = self._stages[self._current]
+            stage.skipped = stage.done = int(count)
+            stage.recent.clear()
+            stage.recent.append((self._clock(), stage.done))
 
     def end(self) -> None:
         """Leave the current stage: its total becomes what was done."""

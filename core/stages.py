@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from core.cache import Cache
-from core.errors import InputError
+from core.errors import Cancelled, InputError
 from core.options import JobOptions
 from core.records import Camera, CameraMotion, Motion, Track
 
@@ -62,10 +62,19 @@ class Stages:
     ) -> list[Track]:
         """Return everybody's track; the work is kept in the cache as it is done. Cancelled when asked to stop."""
         from core.perception import perceive
+        from core.perception.snapshot import Checkpoint
 
-        return perceive(
-            reader, device=device, max_people=max_people, on_progress=on_progress, should_stop=should_stop
+        tracks = perceive(
+            reader,
+            device=device,
+            max_people=max_people,
+            on_progress=on_progress,
+            should_stop=should_stop,
+            checkpoint=Checkpoint(cache),
         )
+        if should_stop():
+            raise Cancelled("Stopped while looking for people")
+        return tracks
 
     def recoverer(self, method: str) -> Callable[..., CameraMotion]:
         """Return the recovery method. InputError names the methods there are."""

@@ -87,12 +87,16 @@ class VideoReader:
             self._capture = None
 
     def __iter__(self) -> Iterator[Frame]:
-        yield from self._iterate_video() if self._images is None else self._iterate_images()
+        return self.frames_from(self.start)
 
-    def _iterate_images(self) -> Iterator[Frame]:
+    def frames_from(self, first: int) -> Iterator[Frame]:
+        """The frames of the range from index `first` on; those before are skipped without being turned to images."""
+        return self._iterate_video(first) if self._images is None else self._iterate_images(first)
+
+    def _iterate_images(self, first: int) -> Iterator[Frame]:
         size = (self.clip.height, self.clip.width)
         for index, path in enumerate(self._images[: self.end]):
-            if index < self.start:
+            if index < first:
                 continue
             image = _read_image(path)
             if image.shape[:2] != size:
@@ -100,7 +104,7 @@ class VideoReader:
                 raise VideoError(f"{path.name} is {found} px, the sequence began with {size[1]} x {size[0]}")
             yield Frame(index, index / self.clip.fps, image)
 
-    def _iterate_video(self) -> Iterator[Frame]:
+    def _iterate_video(self, first: int) -> Iterator[Frame]:
         self.close()
         capture = self._capture = _open_capture(self._path)
         size = (self.clip.width, self.clip.height)
@@ -110,7 +114,7 @@ class VideoReader:
                 time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 if not previous < time < previous + 3600:  # missing or broken time stamps
                     time = previous + 1 / self.clip.fps
-                if index >= self.start:
+                if index >= first:
                     decoded, image = capture.retrieve()
                     if not decoded or image is None:
                         break

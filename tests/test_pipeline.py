@@ -211,7 +211,7 @@ def test_resume_goes_on_and_gives_the_same(video, tmp_path):
     assert (out / ".hyper_mocap_cache").is_dir()
     again = FakeStages(people=2)
     done, recorder, _ = run(video, out, again, resume=True)
-    assert not done.cancelled and done.summary["reused_frames"] == 100 + 20
+    assert not done.cancelled and done.summary["reused_frames"]["recover"] == 100 + 20
     assert {person for person, _ in again.recovered} == {1}, "person 0 was finished"
     assert frames_of([m for m in recorder.of(Frames) if m.person == 0]) == list(range(100))
     assert frames_of([m for m in recorder.of(Frames) if m.person == 1]) == list(range(90))
@@ -228,7 +228,7 @@ def test_without_resume_everything_is_done_again(video, tmp_path):
     run(video, tmp_path, stages, should_stop=lambda: len(stages.recovered) >= 3)
     again = FakeStages()
     done, _, _ = run(video, tmp_path, again)
-    assert done.summary["reused_frames"] == 0 and len(again.recovered) == 5
+    assert done.summary["reused_frames"]["recover"] == 0 and len(again.recovered) == 5
 
 
 @pytest.mark.parametrize("change", ["video", "focal"])
@@ -239,7 +239,7 @@ def test_another_job_does_not_use_the_cache(video, tmp_path, change):
         video.write_bytes(os.urandom(3000))
     again = FakeStages()
     done, _, _ = run(video, tmp_path / "out", again, resume=True, focal_px=900.0 if change == "focal" else None)
-    assert done.summary["reused_frames"] == 0
+    assert done.summary["reused_frames"]["recover"] == 0
 
 
 def test_damaged_cache_is_ignored(video, tmp_path, caplog):
@@ -251,7 +251,7 @@ def test_damaged_cache_is_ignored(video, tmp_path, caplog):
     data[len(data) // 2] ^= 0xFF
     chunks[2].write_bytes(data)
     done, _, _ = run(video, tmp_path / "out", FakeStages(), resume=True)
-    assert done.summary["reused_frames"] == 40 and "damaged" in caplog.text
+    assert done.summary["reused_frames"]["recover"] == 40 and "damaged" in caplog.text
     assert result.read_result(done.results[0]).frames.tolist() == list(range(100))
 
 

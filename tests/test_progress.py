@@ -87,7 +87,8 @@ def test_more_work_than_planned_never_turns_the_fraction_back():
 def test_resumed_units_do_not_count_as_fast_ones():
     clock, sent = Clock(), []
     meter = ProgressMeter(sent.append, clock)
-    meter.begin("perceive", 1000, skipped=900)
+    meter.begin("perceive", 1000)
+    meter.skip(900)
     for i in range(50):
         clock.now += 0.1
         meter.update(901 + i)

@@ -17,6 +17,7 @@ import torch
 
 from core.perception.anchors import Letterbox
 from core.perception.networks import Networks, detector_views
+from core.perception.snapshot import Checkpoint
 from core.perception.stitch import build_tracks
 from core.perception.track import Tracker, TrackingConfig
 from core.records import Track
@@ -46,31 +47,40 @@ def perceive(
     should_stop: Callable[[], bool] | None = None,
     config: TrackingConfig | None = None,
     networks: Networks | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Track]:
     """Find and follow people through `reader`'s frames -> tracks, most prominent first; empty if nobody is there.
 
     on_progress(frames done, frames expected; 0 = unknown). Once should_stop() is true, the tracks so far are
-    returned. Raises VideoError if the video breaks, SetupError if the weights are missing or damaged.
+    returned. Frames that the checkpoint holds are not perceived again. Raises VideoError if the video breaks,
+    SetupError if the weights are missing or damaged.
     """
     networks = networks or Networks(device=device)
     config = config or TrackingConfig(max_people=max_people)
     tracker = Tracker(networks, config)
-    times: list[float] = []
-    with closing(_prepare_ahead(reader, config.detect_every)) as frames:
-        for frame in frames:
-            detections = networks.detect_all(frame.views) if frame.views else None
-            tracker.step(
-                frame.index,
-                frame.time,
-                frame.image,
-                detections,
-                lambda image=frame.image: networks.detect_all(detector_views(image)),
-            )
-            times.append(frame.time)
-            if on_progress is not None:
-                on_progress(len(times), reader.expected_frames and max(reader.expected_frames, len(times)))
-            if should_stop is not None and should_stop():
-                break
+    times: list[float] = checkpoint.restore(tracker) if checkpoint is not None else []
+    is_stopped = False
+    if checkpoint is None or not checkpoint.is_complete:
+        with closing(_prepare_ahead(reader, config.detect_every, reader.start + len(times))) as frames:
+            for frame in frames:
+                detections = networks.detect_all(frame.views) if frame.views else None
+                tracker.step(
+                    frame.index,
+                    frame.time,
+                    frame.image,
+                    detections,
+                    lambda image=frame.image: networks.detect_all(detector_views(image)),
+                )
+                times.append(frame.time)
+                if checkpoint is not None:
+                    checkpoint.keep(tracker, times)
+                if on_progress is not None:
+                    on_progress(len(times), reader.expected_frames and max(reader.expected_frames, len(times)))
+                is_stopped = should_stop is not None and should_stop()
+                if is_stopped:
+                    break
+    if checkpoint is not None:
+        checkpoint.keep_all(tracker, times, is_complete=not is_stopped)
     scale = working_scale(reader)
     return build_tracks(tracker.tracklets, np.array(times), reader.start, scale=scale, max_people=max_people)
 
@@ -80,8 +90,8 @@ def working_scale(reader: VideoReader) -> float:
     return min(1.0, MAX_SIDE / max(reader.clip.width, reader.clip.height))
 
 
-def _prepare_ahead(reader: VideoReader, detect_every: int) -> Iterator[_Prepared]:
-    """The reader's frames, reduced and letterboxed by a thread that keeps a few ahead. Its errors are raised here."""
+def _prepare_ahead(reader: VideoReader, detect_every: int, first: int) -> Iterator[_Prepared]:
+    """Frames from `first` on, reduced and letterboxed by a thread that keeps a few ahead. Its errors appear here."""
     ready: queue.Queue[_Prepared | Exception | None] = queue.Queue(QUEUE_FRAMES)
     is_over = threading.Event()
     scale = working_scale(reader)
@@ -97,7 +107,7 @@ def _prepare_ahead(reader: VideoReader, detect_every: int) -> Iterator[_Prepared
 
     def decode() -> None:
         try:
-            for frame in reader:
+            for frame in reader.frames_from(first):
                 image = frame.image
                 if scale < 1:
                     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
