@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from core.body import Body, load_body
-from core.coarse import Coarse, build_coarse
+from core.coarse import build_coarse
 from core.errors import InputError
 from core.models.checkpoint import read_network, save_network
+from core.models.coarse_body import coarse_body
 from core.models.config import to_dict
-from core.models.hyperbolic import CoarseBody, HyperbolicNet
-from core.skeleton import PARENTS
+from core.models.hyperbolic import HyperbolicNet
 from core.synth.format import read_shards
 from core.synth.motion import read_bank
 from core.train.batch import Batch
@@ -55,25 +55,6 @@ class TrainOptions:
     body_path: str | None = None
     skip_lift: bool = False
     """Do not train the lifter by itself; it still trains along in stage "mesh"."""
-
-
-def coarse_body(body: Body, coarse: Coarse) -> CoarseBody:
-    """The part of a body that the mesh network is built from (float32, CPU)."""
-
-    def dense(tensor: torch.Tensor) -> torch.Tensor:
-        return (tensor.to_dense() if tensor.is_sparse else tensor).detach().float().cpu()
-
-    U = dense(torch.as_tensor(coarse.U))
-    ids = dense(torch.as_tensor(coarse.D)).argmax(1)
-    return CoarseBody(
-        U=U,
-        template=dense(body.v_template)[ids],
-        joints=dense(body.joint_template),
-        parents=PARENTS,
-        weights=dense(body.weights)[ids],
-        shapedirs=dense(body.shapedirs)[ids],
-        joint_shapedirs=dense(body.joint_shapedirs),
-    )
 
 
 def train(options: TrainOptions) -> dict[str, float]:

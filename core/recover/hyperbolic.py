@@ -1,0 +1,204 @@
+"""Method "hyperbolic": the hyperbolic mesh network over a track, then rotations and shape from its meshes.
+
+1. the lifter reads the whole track; the mesh network gives every frame's mesh, in chunks
+2. one shape from frames spread over the first chunk's meshes and the lifter's own guess
+3. rotations from the meshes (mesh_fit), started from the lifter's rotations
+4. root by least squares against the 2D keypoints (root), each chunk seen with its neighbours
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.errors import SetupError
+from core.models.checkpoint import load_network
+from core.models.clip import Chunk, recover_clip
+from core.models.hyperbolic import CoarseBody, HyperbolicNet
+from core.records import Camera, CameraMotion, Track
+from core.recover.mesh_fit import fit_rotations, fit_shape, spread_vertices
+from core.recover.root import place_root
+from core.rotation import rotation_6d_to_matrix
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "hyperbolic.safetensors"
+CHUNK = 32
+FITTED_VERTICES = 800
+SHAPE_FRAMES = 24
+DOUBTED_CONFIDENCE = 0.1
+CONTEXT = 96
+"""Frames before a chunk that its root is solved with."""
+
+
+def _never() -> bool:
+    return False
+
+
+def _ignore(*_) -> None:
+    return None
+
+
+def recover_by_network(
+    track: Track,
+    camera: Camera,
+    body,
+    *,
+    device: str = "cpu",
+    on_frames: Callable[[CameraMotion], None] = _ignore,
+    should_stop: Callable[[], bool] = _never,
+    on_progress: Callable[[int, int], None] = _ignore,
+    net: HyperbolicNet | None = None,
+) -> CameraMotion:
+    """Recover one track; see `core.recover`. `net` replaces the shipped network.
+
+    The network speaks the shipped body; for another body its rotations are kept, and the shape is the one whose
+    bones are as long.
+    """
+    from core.body import load_body
+
+    own = load_body(device=device)
+    net = (net or _shipped_network()).to(device)
+    ids = _fitted_vertices().to(device)
+    lifter_betas, chunks = recover_clip(net, track, camera, device=device, chunk=CHUNK, vertex_ids=ids)
+    placer = _RootPlacer(track, camera, body)
+    betas = target_betas = None
+    parts: list[CameraMotion] = []
+    rotmats: list[Tensor] = []
+
+    def emit(motion: CameraMotion) -> None:
+        parts.append(motion)
+        on_frames(motion)
+        on_progress(sum(len(p.frames) for p in parts), len(track))
+
+    for chunk in chunks:
+        if should_stop():
+            break
+        start = _start_rotations(chunk)
+        if betas is None:
+            betas = _shape(own, chunk, ids, start, lifter_betas)
+            target_betas = betas if _is_same_body(own, body) else match_bones(own, body, betas)
+        fitted = fit_rotations(own, chunk.mesh.vertices, ids, betas, start)
+        rotmats.append(fitted.cpu())
+        ready = placer.add(fitted.cpu(), target_betas.cpu(), is_last=chunk.start + CHUNK >= len(track))
+        for motion in ready:
+            emit(motion)
+    return _join(parts, track, betas)
+
+
+def match_bones(own, body, betas: Tensor) -> Tensor:
+    """Shape [10] of `body` whose rest bones are as long as those of `own` at `betas`, by ridge least squares."""
+    wanted = _bone_vectors(own.rest_joints(betas))
+    zero = torch.zeros_like(betas)
+    base = _bone_vectors(body.rest_joints(zero))
+    columns = [_bone_vectors(body.rest_joints(zero.index_fill(0, torch.tensor([k]), 1.0))) - base for k in range(10)]
+    A = torch.stack(columns, -1).flatten(0, -2)
+    normal = A.T @ A + 1e-4 * torch.eye(10, device=A.device)
+    return torch.linalg.solve(normal, A.T @ (wanted - base).flatten())
+
+
+def _bone_vectors(joints: Tensor) -> Tensor:
+    from core.skeleton import PARENTS
+
+    return joints[1:] - joints[list(PARENTS[1:])]
+
+
+def _is_same_body(own, body) -> bool:
+    return body.vertex_count == own.vertex_count and bool(torch.allclose(own.v_template.cpu(), body.v_template.cpu()))
+
+
+@lru_cache(maxsize=1)
+def _shipped_network() -> HyperbolicNet:
+    if not WEIGHTS.exists():
+        raise SetupError(f"The network {WEIGHTS} is missing: install Hyper Mocap again, or use method fit")
+    return load_network(WEIGHTS, default_coarse_body())
+
+
+@lru_cache(maxsize=1)
+def _fitted_vertices() -> Tensor:
+    from core.body import load_body
+
+    return spread_vertices(load_body().v_template, FITTED_VERTICES)
+
+
+def default_coarse_body() -> CoarseBody:
+    """The coarse mesh of the shipped body, as the networks are built from it."""
+    from core.body import load_body
+    from core.coarse import build_coarse
+    from core.models.coarse_body import coarse_body
+
+    body = load_body()
+    return coarse_body(body, build_coarse(body))
+
+
+def _start_rotations(chunk: Chunk) -> Tensor:
+    if chunk.rotations6d is not None:
+        return rotation_6d_to_matrix(chunk.rotations6d)
+    start = torch.eye(3).repeat(len(chunk.joints), 24, 1, 1)
+    start[:, 0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # upright, facing the camera
+    return start.to(chunk.joints)
+
+
+def _shape(own, chunk: Chunk, ids: Tensor, start: Tensor, lifter_betas: Tensor | None) -> Tensor:
+    """One shape: the meshes' least-squares shape, held near the lifter's average over the whole clip."""
+    guess = torch.zeros(10, device=start.device) if lifter_betas is None else lifter_betas
+    few = torch.linspace(0, len(start) - 1, min(SHAPE_FRAMES, len(start)), device=start.device).long()
+    vertices = chunk.mesh.vertices[few]
+    rotmats = fit_rotations(own, vertices, ids, guess, start[few])
+    return fit_shape(own, vertices, ids, rotmats, start=guess)
+
+
+class _RootPlacer:
+    """Places chunks one behind the network, so that every frame's depth is solved with frames on both sides."""
+
+    def __init__(self, track: Track, camera: Camera, body):
+        self.track, self.body = track, body
+        xy = torch.from_numpy(np.nan_to_num(track.keypoints.astype(np.float64)))
+        centre = torch.tensor([camera.cx, camera.cy], dtype=torch.float64)
+        focal = torch.tensor([camera.fx, camera.fy], dtype=torch.float64)
+        self.rays = (xy[..., :2] - centre) / focal
+        seen = torch.from_numpy(track.confidence.astype(np.float64)) > 0
+        doubted = (xy[..., 2] - DOUBTED_CONFIDENCE) / (1 - DOUBTED_CONFIDENCE)
+        self.confidence = doubted.clamp(0, 1) * seen[:, None]
+        self.times = torch.from_numpy(track.times.astype(np.float64))
+        self.rotmats = torch.zeros(0, 24, 3, 3)
+        self.points = torch.zeros(0, 25, 3, dtype=torch.float64)
+        self.emitted = 0
+
+    def add(self, rotmats: Tensor, betas: Tensor, *, is_last: bool) -> list[CameraMotion]:
+        """Take the next frames' rotations [n, 24, 3, 3]; return the motion of those that can be placed now."""
+        ready = len(self.rotmats)
+        keypoints = self.body.to("cpu").keypoints(rotmats, betas, torch.zeros(3))
+        self.rotmats = torch.cat((self.rotmats, rotmats))
+        self.points = torch.cat((self.points, keypoints.double()))
+        end = len(self.rotmats) if is_last else ready
+        if end == self.emitted:
+            return []
+        span = slice(max(0, self.emitted - CONTEXT), len(self.rotmats))
+        trans = place_root(self.points[span], self.rays[span], self.confidence[span], self.times[span])
+        frames = slice(self.emitted, end)
+        motion = CameraMotion(
+            person=self.track.person,
+            frames=self.track.frames[frames],
+            rotmats=self.rotmats[frames].numpy().astype(np.float32),
+            trans=trans[self.emitted - span.start : end - span.start].numpy().astype(np.float32),
+            betas=betas.numpy().astype(np.float32),
+            confidence=self.track.confidence[frames],
+        )
+        self.emitted = end
+        return [motion]
+
+
+def _join(parts: list[CameraMotion], track: Track, betas: Tensor | None) -> CameraMotion:
+    done = sum(len(p.frames) for p in parts)
+    return CameraMotion(
+        person=track.person,
+        frames=track.frames[:done],
+        rotmats=np.concatenate([p.rotmats for p in parts] or [np.zeros((0, 24, 3, 3), np.float32)]),
+        trans=np.concatenate([p.trans for p in parts] or [np.zeros((0, 3), np.float32)]),
+        betas=parts[0].betas if parts else np.zeros(10, np.float32),
+        confidence=track.confidence[:done],
+    )
