@@ -8,15 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.records import Camera, Track
 from core.recover.initial import smallest_rotation
 from core.recover.terms import PAIRS
-from core.records import Camera, Track
-from core.skeleton import KEYPOINT_COUNT, KEYPOINT_NAMES
+from core.skeleton import KEYPOINT_NAMES
 
 DOUBTED_CONFIDENCE = 0.1
 """A keypoint's confidence at and below which it is not used."""
 LEAST_POINTS = 6
 """Keypoints a frame needs to count as seen."""
+OUTSIDE_MARGIN = 0.05
+"""Share of the picture's smaller side beyond its edge at which a keypoint is no longer believed."""
+PITCH_BELIEF = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Evidence:
     """[N, P]."""
     usable: Tensor
     """[N] bool: enough of the person is seen."""
+    upright: Tensor
+    """[N, 3] unit vector, about where up is in camera axes."""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -56,17 +61,45 @@ def read_evidence(track: Track, camera: Camera) -> Evidence:
     rays = (keypoints[..., :2] - centre) / focal
     presence = torch.from_numpy(np.nan_to_num(track.confidence.astype(np.float64)))
     confidence = ((keypoints[..., 2] - DOUBTED_CONFIDENCE) / (1 - DOUBTED_CONFIDENCE)).clamp(0, 1)
-    confidence = confidence * (presence > 0)[:, None]
+    confidence = confidence * (presence > 0)[:, None] * _inside(keypoints, camera)
     landmarks = torch.from_numpy(np.nan_to_num(track.landmarks3d.astype(np.float64)))
     hips = [KEYPOINT_NAMES.index("left_hip"), KEYPOINT_NAMES.index("right_hip")]
     ray = torch.cat([rays[:, hips].mean(1), torch.ones(len(rays), 1, dtype=torch.float64)], 1)
     view = smallest_rotation(torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand_as(ray), ray)
     points = torch.einsum("nab,nkb->nka", view, landmarks)
     usable = ((confidence > 0.2).sum(1) >= LEAST_POINTS) & (landmarks.abs().amax((1, 2)) > 0.05)
-    return assemble_evidence(torch.from_numpy(track.times.astype(np.float64)), rays, confidence, points, usable)
+    upright = estimate_upright(points, confidence, usable).expand(len(rays), 3)
+    times = torch.from_numpy(track.times.astype(np.float64))
+    return assemble_evidence(times, rays, confidence, points, usable, upright)
 
 
-def assemble_evidence(times: Tensor, rays: Tensor, confidence: Tensor, points: Tensor, usable: Tensor) -> Evidence:
+def _inside(keypoints: Tensor, camera: Camera) -> Tensor:
+    """[N, K] 1 for keypoints in the picture, falling to 0 for those the detector made up beyond its edge."""
+    size = torch.tensor([camera.width, camera.height], dtype=torch.float64)
+    outside = torch.maximum(-keypoints[..., :2], keypoints[..., :2] - size).amax(-1)
+    return (1 - outside / (OUTSIDE_MARGIN * size.min())).clamp(0, 1)
+
+
+def estimate_upright(points: Tensor, confidence: Tensor, usable: Tensor) -> Tensor:
+    """Where up is in camera axes, [3]: the camera's pitch from how people seem to stand, roll taken as none.
+
+    The median angle in depth of the line from ankles to shoulders, over frames that see both and show no lean to the
+    side. Landmarks err by as much as cameras are tilted, so half of it is believed.
+    """
+    shoulders, ankles = ([KEYPOINT_NAMES.index(f"{s}_{n}") for s in ("left", "right")] for n in ("shoulder", "ankle"))
+    axis = points[:, shoulders].mean(1) - points[:, ankles].mean(1)
+    sure = (confidence[:, shoulders + ankles] > 0.4).all(1) & usable
+    lean, pitch = torch.atan2(axis[:, 0], -axis[:, 1]), torch.atan2(axis[:, 2], -axis[:, 1])
+    standing = sure & (lean.abs() < 0.35) & (pitch.abs() < 0.8)
+    angle = (
+        PITCH_BELIEF * pitch[standing].median() if int(standing.sum()) >= 5 else torch.zeros((), dtype=torch.float64)
+    )
+    return torch.stack([torch.zeros_like(angle), -torch.cos(angle), torch.sin(angle)])
+
+
+def assemble_evidence(
+    times: Tensor, rays: Tensor, confidence: Tensor, points: Tensor, usable: Tensor, upright: Tensor
+) -> Evidence:
     """Evidence from rays [N, K, 2], confidence [N, K], points [N, K, 3] m and usable [N]; directions are derived."""
     first, second = (list(side) for side in zip(*PAIRS))
     difference = points[:, second] - points[:, first]
@@ -80,24 +113,5 @@ def assemble_evidence(times: Tensor, rays: Tensor, confidence: Tensor, points: T
         difference / length.clamp_min(1e-3),
         pair_confidence * usable[:, None],
         usable,
-    )
-
-
-def swap_sides(evidence: Evidence, swapped: Tensor) -> Evidence:
-    """Evidence with left and right exchanged in the keypoints where `swapped` [N, K] (symmetric) is True."""
-    from core.skeleton import KEYPOINT_MIRROR
-
-    mirror = list(KEYPOINT_MIRROR)
-
-    def exchange(values: Tensor) -> Tensor:
-        where = swapped if values.ndim == 2 else swapped[..., None]
-        return torch.where(where, values[:, mirror], values)
-
-    assert swapped.shape[1] == KEYPOINT_COUNT
-    return assemble_evidence(
-        evidence.times,
-        exchange(evidence.rays),
-        exchange(evidence.confidence),
-        exchange(evidence.points),
-        evidence.usable,
+        upright,
     )

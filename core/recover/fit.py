@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.recover.chain import Shaped, build_chain, shape_chain, pose_chain
+from core.records import Camera, CameraMotion, Track
+from core.recover.chain import Shaped, build_chain, pose_chain, shape_chain
 from core.recover.evidence import Evidence, read_evidence
 from core.recover.initial import fill_gaps, guess_rotations, guess_translation
 from core.recover.prior import PosePrior, load_prior
+from core.recover.sides import settle_sides
 from core.recover.solve import Anchor, graduated, solve_motion, solve_shape
 from core.recover.terms import Sigmas
-from core.records import Camera, CameraMotion, Track
 
 TIE = 2
 """Frames of the window before that a window starts from: smoothness spans three."""
@@ -77,6 +78,7 @@ def fit(
     """
     chain, prior, evidence = build_chain(body), load_prior(), read_evidence(track, camera)
     mean_shape = shape_chain(chain, torch.zeros(chain.shape_count, dtype=torch.float64))
+    evidence, _ = settle_sides(evidence, guess_motion(evidence, mean_shape)[1][:, 2])
     rotmats, trans = guess_motion(evidence, mean_shape)
     chosen = choose_shape_frames(evidence, options.shape_frames)
     if len(chosen):
@@ -115,10 +117,10 @@ def refine(
     """
     if not np.array_equal(motion.frames, track.frames):
         raise ValueError("refine: motion and track cover different frames")
-    evidence = read_evidence(track, camera)
+    trans = torch.from_numpy(motion.trans.astype(np.float64))
+    evidence, _ = settle_sides(read_evidence(track, camera), trans[:, 2])
     shaped = shape_chain(build_chain(body), torch.from_numpy(motion.betas.astype(np.float64)))
     rotmats = torch.from_numpy(motion.rotmats.astype(np.float64))
-    trans = torch.from_numpy(motion.trans.astype(np.float64))
     anchor = Anchor(rotmats, options.anchor_strength)
     return _solve_windows(
         track, evidence, shaped, rotmats, trans, load_prior(), options, anchor, on_frames, should_stop, on_progress

@@ -30,6 +30,10 @@ LARGEST_HEAD_TURN = 1.3
 LARGEST_FOOT_SWING = 0.8
 LARGEST_HAND_SWING = 1.0
 LARGEST_BONE_TWIST = 1.4
+LEAST_AMBIGUOUS_TURN = 1.2
+"""rad across a gap from which the other way round is considered."""
+TURNING_FRAMES = 4
+"""Seen frames over which the turning before and after a gap is measured."""
 
 
 def smallest_rotation(start: Tensor, end: Tensor) -> Tensor:
@@ -177,6 +181,31 @@ def fill_gaps(rotmats: Tensor, trans: Tensor, times: Tensor, usable: Tensor) -> 
     fraction = torch.where(span > 0, (times - times[before]) / span.clamp_min(1e-9), torch.zeros_like(times))
     quats = matrix_to_quaternion(rotmats)
     mixed = slerp(quats[before], quats[after], fraction[:, None].expand(-1, rotmats.shape[1]))
+    mixed[:, 0] = matrix_to_quaternion(_turn_on(rotmats[:, 0], times, known, before, after, fraction))
     moved = trans[before] + fraction[:, None] * (trans[after] - trans[before])
     keep = usable[:, None]
     return torch.where(keep[..., None, None], rotmats, quaternion_to_matrix(mixed)), torch.where(keep, trans, moved)
+
+
+def _turn_on(root: Tensor, times: Tensor, known: Tensor, before: Tensor, after: Tensor, fraction: Tensor) -> Tensor:
+    """Root rotations [N, 3, 3] across gaps, the way round that agrees with the turning before and after.
+
+    Who is lost in the middle of a somersault comes out of it having turned on, not back.
+    """
+    turn = matrix_to_axis_angle(root[before].transpose(1, 2) @ root[after])
+    angle = turn.norm(dim=-1, keepdim=True)
+    other = turn * (1 - 2 * torch.pi / angle.clamp_min(1e-6))
+    span = (times[after] - times[before])[:, None]
+    rank = torch.searchsorted(known, before)
+    earlier = known[(rank - TURNING_FRAMES).clamp_min(0)]
+    later = known[(torch.searchsorted(known, after) + TURNING_FRAMES).clamp_max(len(known) - 1)]
+    speeds = []
+    for first, last in ((earlier, before), (after, later)):
+        step = (times[last] - times[first])[:, None]
+        speeds.append(matrix_to_axis_angle(root[first].transpose(1, 2) @ root[last]) / step.clamp_min(1e-3))
+    expected = (speeds[0] + speeds[1]) / 2 * span
+    is_long = (angle > LEAST_AMBIGUOUS_TURN) & (
+        (other - expected).norm(dim=-1, keepdim=True) < (turn - expected).norm(dim=-1, keepdim=True)
+    )
+    turn = torch.where(is_long, other, turn)
+    return root[before] @ axis_angle_to_matrix(turn * fraction[:, None])

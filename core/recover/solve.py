@@ -73,6 +73,7 @@ def assemble(
     equations = terms.empty_equations(len(trans))
     terms.add_image(equations, posed, jacobian, evidence.rays, evidence.confidence, sigmas)
     terms.add_directions(equations, posed, jacobian, evidence.directions, evidence.pair_confidence, sigmas)
+    terms.add_balance(equations, posed, jacobian, evidence.upright, sigmas)
     vectors, slopes = terms.rotation_vectors(rotmats)
     terms.add_prior(equations, vectors, slopes, prior, torch.ones_like(evidence.times), sigmas)
     terms.add_limits(equations, vectors, slopes, sigmas)

@@ -4,6 +4,7 @@ Energy of N frames, a sum of squares divided by variances (so every `sigma` is i
 
     image       distance of projected keypoints from the detector's, in metres at the person's depth, Geman-McClure
     direction   direction between pairs of keypoints against the detector's 3D landmarks, Geman-McClure
+    balance     trunk over feet in depth, where one camera sees least, Geman-McClure
     prior       squared Mahalanobis distance of the joint rotations from everyday motion, Cauchy
     limits      rotation beyond what a joint can do (limits.py)
     smoothness  angular acceleration and velocity of each joint, acceleration of the root, from the frames' times
@@ -46,6 +47,9 @@ class Sigmas:
     direction: tuple[float, float, float] = (0.5, 0.5, 0.6)
     """Unit vectors' x, y, z."""
     direction_robust: float = 1.0
+    balance: float = 0.1
+    """m of the trunk before or behind the ankles."""
+    balance_robust: float = 0.25
     prior_robust: float = 60.0
     """Squared Mahalanobis distance that counts half."""
     limit: float = 0.06
@@ -106,7 +110,7 @@ def _add_rows(equations: Equations, residuals: Tensor, jacobian: Tensor, weights
 
 
 def image_residuals(points: Tensor, rays: Tensor, depth: Tensor) -> Tensor:
-    """points [N, K, 3] m, rays [N, K, 2] = (u - c) / f of the detections, depth [N] m -> [N, K, 2] m at that depth."""
+    """points [N, K, 3] m, rays [N, K, 2] = (u - c) / f detected, depth [N] m -> [N, K, 2] m there."""
     return depth[:, None, None] * (points[..., :2] / points[..., 2:].clamp_min(0.1) - rays)
 
 
@@ -144,6 +148,32 @@ def add_directions(
     N, P = confidence.shape
     weights = (confidence * weight)[..., None] * precision
     _add_rows(equations, residuals.reshape(N, 3 * P), rows.reshape(N, 3 * P, -1), weights.reshape(N, 3 * P))
+
+
+def _balance_weights() -> Tensor:
+    """[K]: middle of hips and shoulders less the middle of the ankles."""
+    weights = torch.zeros(len(KEYPOINT_NAMES), dtype=torch.float64)
+    for name, weight in (("hip", 0.25), ("shoulder", 0.25), ("ankle", -0.5)):
+        for side in ("left", "right"):
+            weights[KEYPOINT_NAMES.index(f"{side}_{name}")] = weight
+    return weights
+
+
+BALANCE = _balance_weights()
+
+
+def add_balance(equations: Equations, posed: Posed, jacobian: Tensor, upright: Tensor, sigmas: Sigmas) -> None:
+    """A standing person's trunk is above the feet; in the picture's plane the keypoints tell, in depth this does.
+
+    upright [N, 3]. Robust, so that who lies, sits or dives is left alone.
+    """
+    forward = torch.tensor([0.0, 0.0, 1.0], dtype=upright.dtype) - upright * upright[:, 2:]
+    forward = forward / forward.norm(dim=-1, keepdim=True)
+    residual = torch.einsum("k,nkc,nc->n", BALANCE, posed.points, forward)
+    rows = torch.einsum("k,nkcd,nc->nd", BALANCE, jacobian, forward)
+    rho, weight = geman_mcclure(residual.square(), sigmas.balance_robust)
+    equations.cost += rho / sigmas.balance**2 / 2
+    _add_rows(equations, residual[:, None], rows[:, None], weight[:, None] / sigmas.balance**2)
 
 
 def rotation_vectors(rotmats: Tensor) -> tuple[Tensor, Tensor]:
