@@ -9,6 +9,7 @@ import argparse
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from core.cli.console import Console, duration
 from core.errors import HyperMocapError, InputError
 from core.options import JobOptions
 from core.protocol import Done, Message, Progress
-from core.result import AtomicFile, explain_output_errors, stem_of
+from core.result import AtomicFile, ensure_writable, explain_output_errors, stem_of
 from core.version import VERSION
 
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
@@ -135,8 +136,6 @@ class _Bar:
     def __call__(self, message: Message) -> None:
         if not isinstance(message, Progress):
             return
-        import time
-
         now = time.monotonic()
         since, done = self._first.setdefault(message.stage, (now, message.done))
         rate = f"  {(message.done - done) / (now - since):.1f}/s" if now - since > 0.5 else ""
@@ -150,6 +149,8 @@ class _Report:
     def __init__(self, path: str | None) -> None:
         self._path = None if path is None else Path(path)
         self._entries: list[dict] = []
+        if self._path is not None:
+            ensure_writable(self._path.parent)
 
     def add(self, entry: dict) -> None:
         self._entries.append(entry)

@@ -1,0 +1,334 @@
+"""The command line through main(argv), with doubles of the stages: exit codes, report, bar, resuming, stopping."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core import __main__ as command
+from core import pipeline, result
+from core.cli import doctor
+from core.cli.console import Console, duration
+from core.errors import BodyFileError
+from core.version import VERSION
+from tests.engine_doubles import FakeStages
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def stages(monkeypatch) -> FakeStages:
+    """The one set of stages every job of the test uses."""
+    fake = FakeStages()
+    monkeypatch.setattr(pipeline, "Stages", lambda: fake)
+    return fake
+
+
+@pytest.fixture
+def video(tmp_path) -> str:
+    path = tmp_path / "walk.mp4"
+    path.write_bytes(os.urandom(2000))
+    return str(path)
+
+
+def call(*argv: object) -> int:
+    return command.main([str(word) for word in argv])
+
+
+def test_recover_writes_results_and_says_so(stages, video, tmp_path, capsys):
+    stages.people = 2
+    assert call("recover", video, "-o", tmp_path / "out") == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [str(tmp_path / "out" / f"walk_person{p}.npz") for p in (0, 1)]
+    assert "walk.mp4: 2 people, 100 frames in" in err and "Traceback" not in err
+
+
+def test_quiet_says_nothing_but_the_results(stages, video, tmp_path, capsys):
+    assert call("recover", video, "-o", tmp_path, "--quiet") == 0
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'walk_person0.npz'}\n" and err == ""
+
+
+def test_options_reach_the_job(video, tmp_path, monkeypatch):
+    seen = {}
+
+    def run(path, options, sink, **others):
+        seen["options"] = options
+        raise BodyFileError("stop here")
+
+    monkeypatch.setattr(pipeline, "run", run)
+    words = "--method m --person 2,0 --device cpu --start 1 --end 2.5 --vertices --focal-mm 35 --smoothing 0.2"
+    assert call("recover", video, "-o", tmp_path, *words.split(), "--body", "b.npz", "--max-people", 7) == 1
+    options = seen["options"]
+    assert (options.method, options.person, options.device) == ("m", (2, 0), "cpu")
+    assert (options.start, options.end, options.vertices, options.focal_mm) == (1.0, 2.5, True, 35.0)
+    assert (options.smoothing_s, options.body, options.max_people) == (0.2, "b.npz", 7)
+    assert options.out_dir == str(tmp_path) and not options.resume
+
+
+def test_one_bad_video_does_not_stop_the_others(stages, video, tmp_path, capsys):
+    other = tmp_path / "nobody.mp4"
+    other.write_bytes(b"x")
+    original = stages.perceive
+
+    def perceive(reader, **options):
+        tracks = original(reader, **options)
+        return [] if "nobody" in reader.clip.path else tracks
+
+    stages.perceive = perceive
+    report = tmp_path / "report.json"
+    assert call("recover", other, video, "-o", tmp_path / "out", "--json", report) == 1
+    _, err = capsys.readouterr()
+    assert "[1/2] nobody.mp4: No person found in nobody.mp4" in err
+    data = json.loads(report.read_text())
+    assert [(v["status"], len(v["results"])) for v in data["videos"]] == [("failed", 0), ("done", 1)]
+    assert data["videos"][0]["code"] == "no_person" and data["exit_code"] == 1 and data["version"] == VERSION
+    assert data["videos"][1]["summary"]["frames"] == 100
+
+
+def test_a_report_that_cannot_be_written_is_found_before_the_work(stages, video, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert call("recover", video, "-o", tmp_path, "--json", tmp_path / "file" / "report.json") == 1
+    assert "a file where a folder is needed" in capsys.readouterr().err and stages.perceived == []
+
+
+def test_resume_skips_what_is_done(stages, video, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert call("recover", video, "-o", out) == 0
+    count = len(stages.recovered)
+    assert call("recover", video, "-o", out, "--resume") == 0
+    assert len(stages.recovered) == count and "already done, 1 result(s)" in capsys.readouterr().err
+    assert call("recover", video, "-o", out, "--resume", "--focal-px", 900) == 0
+    assert len(stages.recovered) == 2 * count, "another job"
+    assert call("recover", video, "-o", out) == 0
+    assert len(stages.recovered) == 3 * count, "without --resume everything is done again"
+
+
+def test_resume_does_not_take_partial_or_missing_results_for_done(stages, video, tmp_path):
+    stages.people = 2
+    out = tmp_path / "out"
+    assert call("recover", video, "-o", out) == 0
+    (out / "walk_person1.npz").unlink()
+    options = pipeline.JobOptions(out_dir=str(out), resume=True)
+    assert pipeline.finished_results(video, options) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--person", "left"], "--person left: use all, or numbers"),
+        (["--person", "ask"], "--person ask works in Blender only"),
+        (["--start", "5", "--end", "4"], "seconds after 5"),
+        (["--smoothing", "-1"], "smoothing_s"),
+        (["--preview", "x.gif"], "must end in .png or .mp4"),
+        (["--device", "gpu"], "one of auto, cpu, cuda, mps"),
+        (["--nonsense"], "unrecognized arguments"),
+        (["--focal-mm", "35", "--focal-px", "900"], "not allowed with"),
+    ],
+)
+def test_wrong_use_is_2_and_one_line(stages, video, tmp_path, capsys, words, text):
+    assert call("recover", video, "-o", tmp_path, *words) == 2
+    err = capsys.readouterr().err
+    assert text in err and "Traceback" not in err
+    assert stages.perceived == []
+
+
+def test_two_videos_of_one_name_are_refused(stages, video, tmp_path, capsys):
+    assert call("recover", video, "elsewhere/walk.mov", "-o", tmp_path) == 2
+    assert "Two videos are called walk" in capsys.readouterr().err
+
+
+def test_unknown_command_and_help(capsys):
+    assert call("recoverr") == 2
+    assert "Unknown command 'recoverr'" in capsys.readouterr().err
+    assert call("--help") == 0
+    assert "recover" in capsys.readouterr().out
+    assert call() == 2
+    assert call("--version") == 0
+    assert call("recover", "--help") == 0
+
+
+def test_serve_without_token_is_one_line(capsys, monkeypatch):
+    monkeypatch.delenv("HYPER_MOCAP_TOKEN", raising=False)
+    assert call("serve", "--port", 1234) == 1
+    assert "started by the add-on" in capsys.readouterr().err
+
+
+def test_interrupting_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
+    """A real process and a real Ctrl-C."""
+    video = tmp_path / "walk.mp4"
+    video.write_bytes(os.urandom(2000))
+    script = (
+        "import sys; from core import pipeline, __main__ as m; from tests.engine_doubles import FakeStages\n"
+        "fake = FakeStages(frames=400, delay_s=float(sys.argv.pop(1))); pipeline.Stages = lambda: fake\n"
+        "code = m.main(sys.argv[1:]); print('recovered', len(fake.recovered)); sys.exit(code)\n"
+    )
+    report = tmp_path / "report.json"
+    words = ["recover", str(video), "-o", str(tmp_path / "out"), "--json", str(report)]
+
+    def start(delay: float, *more: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", script, str(delay), *words, *more]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    process = start(0.01)
+    cache, end = tmp_path / "out" / ".hyper_mocap_cache", time.monotonic() + 20
+    while not list(cache.glob("*/fit_0-*")):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert "stopped: 1 partial result(s) written; --resume goes on from here" in err and "Traceback" not in err
+    done = len(result.read_result(tmp_path / "out" / "walk_person0.npz"))
+    assert 20 <= done < 400
+    assert json.loads(report.read_text())["videos"][0]["status"] == "stopped"
+
+    process = start(0.0, "--resume")
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    # The double starts over within a person; frames that were done are taken from the cache, not from it.
+    motion = result.read_result(tmp_path / "out" / "walk_person0.npz")
+    assert motion.frames.tolist() == list(range(400)) and motion.extra["is_complete"]
+    summary = json.loads(report.read_text())["videos"][0]["summary"]
+    assert summary["reused_frames"]["recover"] == done
+    assert not cache.exists()
+
+
+def test_killed_process_leaves_whole_chunks_and_no_result(tmp_path):
+    video = tmp_path / "walk.mp4"
+    video.write_bytes(os.urandom(2000))
+    script = (
+        "import os, signal, sys; from core import pipeline, __main__ as m\n"
+        "from tests.engine_doubles import FakeStages\n"
+        "class Deadly(FakeStages):\n"
+        "    def to_motion(self, motion, *rest):\n"
+        "        if motion.frames[0] >= 60: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return super().to_motion(motion, *rest)\n"
+        "pipeline.Stages = Deadly; m.main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", script, "recover", str(video), "-o", str(tmp_path / "out")]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30)
+    assert process.returncode == -signal.SIGKILL
+    assert not list((tmp_path / "out").glob("*.npz"))
+    options = pipeline.JobOptions(out_dir=str(tmp_path / "out"), resume=True)
+    done = pipeline.run(str(video), options, lambda message: None, stages=FakeStages())
+    assert done.summary["reused_frames"]["recover"] == 60 and len(done.results) == 1
+
+
+class Terminal:
+    """A stream that claims to be a terminal."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None:
+        return None
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bar_is_redrawn_in_place_and_removed(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    out, err = Terminal(), Terminal()
+    console = Console(out, err)
+    console.bar("walk.mp4", 0.25, "recover 10/40  ETA 0:03")
+    console.bar("walk.mp4", 0.5, "x")
+    assert "\n" not in err.text and err.text.count("\r") == 2
+    assert "[######------------------]  25%" in err.text and "[############------------]  50%" in err.text
+    console.line("done")
+    assert err.text.endswith("\r") and out.text == "done\n"
+
+
+def test_bar_without_terminal_is_a_line_now_and_then(capsys):
+    console = Console(sys.stdout, sys.stderr)
+    for i in range(50):
+        console.bar("walk.mp4", i / 50, "")
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "?"), (0.4, "0:00"), (65.2, "1:05"), (3661, "1:01:01"), (59.7, "1:00")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "is_right"),
+    [
+        ("2.13.0+cpu", "==2.13.0", True),
+        ("2.12.1", "==2.13.0", False),
+        ("2.4.6", ">=2.0,<3", True),
+        ("3.0.0", ">=2.0,<3", False),
+        ("2.0", "==2.0.0", True),
+        ("5.0.0.93", ">=4.10", True),
+        ("4.9.1", ">=4.10", False),
+        ("1.0", "", True),
+    ],
+)
+def test_version_conditions(version, wanted, is_right):
+    assert doctor.satisfies(version, wanted) is is_right
+
+
+def test_doctor_names_what_is_missing_and_the_command(monkeypatch, tmp_path, capsys):
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("# a comment\nnumpy>=1.0\nno-such-package-anywhere==1.0\n")
+    monkeypatch.setattr(doctor, "REQUIREMENTS", requirements)
+    assert call("doctor") == 1
+    out = capsys.readouterr().out
+    assert "BAD no-such-package-anywhere" in out and "ok  numpy" in out
+    assert f'To mend: "{sys.executable}" -m pip install -r "{requirements}"' in out
+    assert call("doctor", "--json") == 1
+    report = json.loads(capsys.readouterr().out)
+    assert not report["is_fine"] and any(f["subject"] == "numpy" and f["is_fine"] for f in report["findings"])
+
+
+def test_weights_are_compared_with_the_readme(tmp_path):
+    import hashlib
+
+    from core.weights import inspect_weights
+
+    good, bad = b"good", b"bad"
+    (tmp_path / "body_neutral.npz").write_bytes(good)
+    (tmp_path / "blazepose.safetensors").write_bytes(bad)
+    digest = hashlib.sha256(good).hexdigest()
+    (tmp_path / "README.md").write_text(
+        f"| file | sha256 |\n| `body_neutral.npz` | {digest} |\n| `blazepose.safetensors` | `{digest}` |\n"
+        f"| `extra.npz` | {digest} |\n"
+    )
+    found = {f.name: f.problem for f in inspect_weights(tmp_path)}
+    assert found["body_neutral.npz"] == ""
+    assert found["blazepose.safetensors"] == "not the file that weights/README.md lists"
+    assert found["pose_prior.npz"] == "missing" and found["extra.npz"] == "missing"
+
+
+def test_version_is_the_projects():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
+
+
+def test_preview_command_needs_three_paths(capsys):
+    assert call("preview", "a.npz", "b.mp4") == 1
+    assert "preview needs a result file, the video" in capsys.readouterr().err
+
+
+def test_results_hold_no_absolute_paths(stages, video, tmp_path):
+    """Results may be passed on: nothing in them tells where they were made."""
+    assert call("recover", video, "-o", tmp_path / "out", "--quiet") == 0
+    with np.load(tmp_path / "out" / "walk_person0.npz") as data:
+        texts = [str(data[name]) for name in data.files if data[name].dtype.kind == "U"]
+    assert not any(str(tmp_path) in text for text in texts)
