@@ -37,7 +37,8 @@ def read_body_file(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        head = path.open("rb").read(4)
+        with path.open("rb") as stream:
+            head = stream.read(4)
     except OSError as error:
         raise BodyFileError(f"{path}: cannot be read ({error.strerror}); expected {EXPECTED}") from error
     if head == ZIP_MAGIC:
@@ -101,7 +102,7 @@ class _StandIn:
 
 
 class _Sparse(_StandIn):
-    """A scipy sparse matrix: data, indices, indptr (or row, col) and shape."""
+    """A scipy sparse matrix: data, indices, indptr (or coords, or row and col) and shape."""
 
     by_column = False
 
@@ -114,7 +115,8 @@ class _Sparse(_StandIn):
             major = np.repeat(np.arange(len(self.state["indptr"]) - 1), np.diff(self.state["indptr"]))
             minor = np.asarray(self.state["indices"])
         else:
-            major, minor = np.asarray(self.state["row"]), np.asarray(self.state["col"])
+            pair = self.state["coords"] if "coords" in self.state else (self.state["row"], self.state["col"])
+            major, minor = np.asarray(pair[0]), np.asarray(pair[1])
         rows, columns = (minor, major) if self.by_column else (major, minor)
         np.add.at(dense, (rows, columns), data)
         return dense

@@ -44,14 +44,12 @@ def spine_shares(template: np.ndarray, joints: np.ndarray) -> np.ndarray:
 
 
 def limit_influences(weights: np.ndarray, count: int = MAX_INFLUENCES) -> np.ndarray:
-    """Keep the `count` largest weights of each row and scale rows to sum 1."""
-    smallest_kept = np.sort(weights, 1)[:, -count][:, None]
-    kept = np.where((weights >= smallest_kept) & (weights > 1e-4), weights, 0)
-    if (np.count_nonzero(kept, 1) > count).any():  # ties: drop the later ones
-        order = np.argsort(-weights, 1, kind="stable")
-        kept = np.zeros_like(weights)
-        rows = np.arange(len(weights))[:, None]
-        kept[rows, order[:, :count]] = weights[rows, order[:, :count]]
+    """Keep the `count` largest weights of each row and scale rows to sum 1.
+
+    Of weights that tie for the last place none is kept: on the midline they belong to the left and the right side.
+    """
+    next_largest = np.sort(weights, 1)[:, -count - 1][:, None]
+    kept = np.where((weights > next_largest * (1 + 1e-6)) & (weights > 1e-4), weights, 0)
     return kept / kept.sum(1, keepdims=True)
 
 
