@@ -20,9 +20,9 @@ class LifterConfig:
     keypoints: int = KEYPOINT_COUNT
     joints: int = JOINT_COUNT
     shape_components: int = 10
-    dim: int = 192
-    depth: int = 4
-    heads: int = 6
+    dim: int = 256
+    depth: int = 3
+    heads: int = 8
     mlp_ratio: float = 2.0
     window: int = 64
     """Frames per training window and per inference window; any other length works."""

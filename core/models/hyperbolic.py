@@ -53,6 +53,12 @@ class Recovered(NamedTuple):
     """Temporal motion prior [B, prior_dim]."""
 
 
+def take_frames(values: Tensor, sequences: Tensor, frames: Tensor) -> Tensor:
+    """values [S, N, ...] at index tensors that broadcast to a shape B -> [*B, ...]: indexing, but quick to derive."""
+    flat = sequences * values.shape[1] + frames
+    return values.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, flat.shape)
+
+
 class HyperbolicNet(nn.Module):
     """See the module's docstring. `lift` runs the lifter on whole sequences, `recover` meshes for chosen frames."""
 
@@ -109,9 +115,9 @@ class HyperbolicNet(nn.Module):
     def start_mesh(self, lifted: Lifted, sequences: Tensor, mids: Tensor) -> Tensor:
         """M_0 [B, V', 3] of the frames (sequences [B], mids [B])."""
         if self.config.mesh_start == "nearest_joint":
-            return lifted.joints[sequences, mids][:, self.nearest_joint]
-        rotmats = rotation_6d_to_matrix(lifted.rotations6d[sequences, mids])
-        return self.skin_coarse(rotmats, lifted.betas[sequences, mids])
+            return take_frames(lifted.joints, sequences, mids).index_select(1, self.nearest_joint)
+        rotmats = rotation_6d_to_matrix(take_frames(lifted.rotations6d, sequences, mids))
+        return self.skin_coarse(rotmats, take_frames(lifted.betas, sequences, mids))
 
     def skin_coarse(self, rotmats: Tensor, betas: Tensor) -> Tensor:
         """Coarse vertices of local rotations [B, J, 3, 3] and shape [B, 10], pelvis at the origin -> [B, V', 3]."""
@@ -144,13 +150,14 @@ class HyperbolicNet(nn.Module):
         features = functional.layer_norm(features.float(), features.shape[-1:])
         projected = functional.gelu(self.project_features(features))  # [S, N, prior_dim], shared by the windows
         window = self.window_indices(features.shape[1], mids)
-        rows = sequences[:, None]
-        P3D = lifted.joints[rows, window]  # [B, T, J, 3]
-        summary = self.project_summary(lifted.features[sequences, mids])
-        f, E_m = self.prior(P3D, projected[rows, window], summary)
+        P3D = take_frames(lifted.joints, sequences[:, None], window)  # [B, T, J, 3]
+        F = take_frames(projected, sequences[:, None], window)
+        summary = self.project_summary(take_frames(lifted.features, sequences, mids))
+        f, E_m = self.prior(P3D, F, summary)
+        P = take_frames(lifted.joints, sequences, mids)
         with torch.autocast(features.device.type, enabled=False):
             M_0 = self.start_mesh(lifted, sequences, mids)
-        X_pose = None if self.hpo is None else self.hpo(M_0, lifted.joints[sequences, mids], f, c)
+        X_pose = None if self.hpo is None else self.hpo(M_0, P, f, c)
         X_motion = None if self.hmo is None else self.hmo(M_0, E_m, f, c)
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 metres would be rounded to millimetres
             coarse = M_0 + self._fuse(X_pose, X_motion)

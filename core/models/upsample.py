@@ -34,9 +34,8 @@ class Upsample(nn.Module):
     def forward(self, coarse: Tensor, f: Tensor, vertex_ids: Tensor | None = None) -> Tensor:
         """coarse [B, V', 3], f [B, prior_dim] -> [B, V, 3], or only the rows `vertex_ids` [n] -> [B, n, 3]."""
         pick = slice(None) if vertex_ids is None else vertex_ids
-        indices, weights = self.indices[pick], self.weights[pick]
-        corners = coarse[:, indices.reshape(-1)].unflatten(1, indices.shape)  # [B, n, 3 corners, 3]
-        lifted = (corners * weights[..., None]).sum(2)
+        A, mlp2 = self.A[pick], self.mlp2[pick]
+        # a dense matrix of the rows asked for: its product is far quicker to differentiate than gathering corners
+        lift = A.new_zeros(len(A), coarse.shape[1]).scatter(1, self.indices[pick], self.weights[pick])
         codes = torch.tanh(self.mlp1(f)).unflatten(-1, (3, -1)).transpose(1, 2)  # [B, residual_rank, 3]
-        low_rank = torch.cat((self.B @ coarse, codes), dim=1)  # [B, rank + residual_rank, 3]
-        return lifted + torch.cat((self.A[pick], self.mlp2[pick]), dim=1) @ low_rank
+        return (lift + A @ self.B) @ coarse + mlp2 @ codes

@@ -16,7 +16,7 @@ class StageConfig:
 
     budget_s: float = 600.0
     steps: int = 1_000_000
-    generated: int = 128
+    generated: int = 256
     """Keypoint-only sequences made up per step."""
     rendered: int = 0
     """Sequences per step from rendered clips with the detector's own output (none where no shards are given)."""
@@ -32,6 +32,8 @@ class StageConfig:
     final_rate: float = 0.02
     """Fraction of the learning rate left at the end of the cosine."""
     warmup_steps: int = 300
+    lifter_rate: float = 1.0
+    """Factor on the learning rate of the lifter."""
     weight_decay: float = 0.02
     clip_norm: float = 1.0
     ema_decay: float = 0.999
@@ -59,12 +61,14 @@ class TrainConfig:
     network: HyperbolicConfig = field(default_factory=HyperbolicConfig)
     lift: StageConfig = field(default_factory=StageConfig)
     mesh: StageConfig = field(
-        default_factory=lambda: StageConfig(generated=48, rendered=48, window=48, learning_rate=5e-4)
+        default_factory=lambda: StageConfig(
+            generated=48, rendered=48, window=48, learning_rate=5e-4, lifter_rate=0.2, clip_norm=10.0
+        )
     )
     loss: LossConfig = field(default_factory=LossConfig)
     seed: int = 1
     use_bfloat16: bool = True
-    """On a CUDA device: autocast, with everything on the manifold in float32."""
+    """Autocast; the manifold and all positions stay in float32."""
     use_compile: bool = False
     """torch.compile the lifter's blocks and the mesh blocks."""
     landmark_dropout: float = 0.25

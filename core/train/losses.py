@@ -21,7 +21,7 @@ def point_loss(predicted: Tensor, truth: Tensor, weight: Tensor | None = None) -
 
 def _edges(vertices: Tensor, triangles: Tensor) -> Tensor:
     """Edge vectors [B, F, 3 edges, 3] of triangles [F, 3]."""
-    corners = vertices[:, triangles.reshape(-1)].unflatten(1, triangles.shape)  # [B, F, 3, 3]
+    corners = vertices.index_select(1, triangles.reshape(-1)).unflatten(1, triangles.shape)  # [B, F, 3, 3]
     return corners.roll(-1, dims=2) - corners
 
 

@@ -77,7 +77,7 @@ def train(options: TrainOptions) -> dict[str, float]:
         config.loss,
         hyperbolic_weight=config.network.hyperbolic_mesh_weight,
         device=device,
-        use_bfloat16=config.use_bfloat16 and device.startswith("cuda"),
+        use_bfloat16=config.use_bfloat16,
     )
     history = History(out / "history.jsonl")
     data = _Data(options, body)

@@ -49,6 +49,16 @@ def learning_rate(stage: StageConfig, step: int, progress: float) -> float:
     return stage.learning_rate * warm * (stage.final_rate + (1 - stage.final_rate) * cosine)
 
 
+def _parameter_groups(module: torch.nn.Module, stage: StageConfig) -> list[dict]:
+    """Optimizer groups: the lifter's rate apart, weight decay on matrices only."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in module.named_parameters():
+        factor = stage.lifter_rate if name.startswith("lifter.") else 1.0
+        decay = stage.weight_decay if parameter.dim() > 1 else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    return [{"params": p, "weight_decay": decay, "factor": factor} for (factor, decay), p in groups.items()]
+
+
 class StageTrainer:
     """Runs one stage ("lift" or "mesh") to the end of its budget, from its checkpoint if there is one."""
 
@@ -72,10 +82,8 @@ class StageTrainer:
         self.history, self.folder, self.device = history, folder, device
         module = net.lifter if name == "lift" else net
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        decayed = [p for p in self.parameters if p.dim() > 1]
-        plain = [p for p in self.parameters if p.dim() <= 1]
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            _parameter_groups(module, stage),
             lr=stage.learning_rate,
             betas=(0.9, 0.98),
             fused=device.startswith("cuda"),
@@ -132,11 +140,11 @@ class StageTrainer:
         self.net.train()
         rate = learning_rate(self.stage, self.step, self.progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         batch = self.draw()
         truth = Truth(self.body, batch)
         is_cuda = self.device.startswith("cuda")
-        with torch.autocast("cuda", torch.bfloat16, enabled=is_cuda and self.config.use_bfloat16):
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.use_bfloat16):
             lifted = self.net.lift(batch.inputs(), batch.frames)
         weights = self.config.loss
         loss, parts = lift_loss(lifted, truth, weights)
