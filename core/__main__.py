@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("core.cli.train", "train a network"),
     "evaluate": ("core.cli.evaluate", "measure the methods against ground truth"),
 }
+QUIET_DECODERS = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "ERROR"}
+"""Set before OpenCV is loaded: what decoders think of a damaged file is no message for a user."""
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 
 
@@ -50,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as stop:
         return USAGE if stop.code else DONE
     args.console, args.token = console, token
+    if not args.verbose:
+        for name, level in QUIET_DECODERS.items():
+            os.environ.setdefault(name, level)
     handler = console.log_handler()
     logger = logging.getLogger("core")
     level = logger.level

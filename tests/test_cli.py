@@ -251,11 +251,14 @@ def test_bar_is_redrawn_in_place_and_removed(monkeypatch):
     assert err.text.endswith("\r") and out.text == "done\n"
 
 
-def test_bar_without_terminal_is_a_line_now_and_then(capsys):
+def test_bar_without_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("core.cli.console.time.monotonic", lambda: now[0])
     console = Console(sys.stdout, sys.stderr)
     for i in range(50):
-        console.bar("walk.mp4", i / 50, "")
-    assert len(capsys.readouterr().err.splitlines()) == 1
+        now[0] += 0.5
+        console.bar("walk.mp4", i / 50, "recover")
+    assert capsys.readouterr().err == "walk.mp4   38%  recover\nwalk.mp4   78%  recover\n"
 
 
 @pytest.mark.parametrize(

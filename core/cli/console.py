@@ -20,8 +20,7 @@ class Console:
         self.is_quiet = is_quiet
         self._is_terminal = err.isatty()
         self._drawn = 0
-        self._last_line = -LINE_INTERVAL_S
-        self._last_text = ""
+        self._last_line = time.monotonic()
 
     def line(self, text: str = "") -> None:
         """Write a line of the command's result."""

@@ -89,7 +89,7 @@ def _recover_one(
         if args.preview and done.results:
             entry["preview"] = _draw(video, done.results, args, stop)
     except HyperMocapError as error:
-        console.error(f"{title}: {error}")
+        console.error(str(error) if str(error).startswith(title) else f"{title}: {error}")
         entry.update(error=str(error), code=error.code)
     except MemoryError:
         entry.update(error="Out of memory: close other programs, or take a shorter range with --start and --end")
