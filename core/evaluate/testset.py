@@ -1,0 +1,111 @@
+"""Test clips with truth, as tracks: rendered clips through the real detector, or sequences with modelled noise.
+
+Both come from the mocap subjects of one split; the test split is never trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.records import Camera, Track
+from core.rotation import quaternion_to_matrix
+
+FPS = 30.0
+
+
+@dataclass(frozen=True)
+class TestClip:
+    __test__ = False  # not a test of pytest's
+
+    name: str
+    track: Track
+    camera: Camera
+    """What the methods are told."""
+    rotmats: Tensor
+    """[N, 24, 3, 3] float32 truth, the root's in the camera frame."""
+    betas: Tensor
+    """[10]."""
+    trans: Tensor
+    """[N, 3] metres."""
+
+
+def rendered_clips(
+    folder: str | Path, *, split: str, limit: int | None = None, told_focal: bool = False
+) -> Iterator[TestClip]:
+    """Clips of the shards of one split; the methods are told the true focal length only with `told_focal`."""
+    from core.synth.format import clips_of, read_shards
+
+    count = 0
+    for shard in read_shards(folder, split=split):
+        for clip in clips_of(shard):
+            if limit is not None and count >= limit:
+                return
+            count += 1
+            n = len(clip["quats"])
+            width, height = (int(v) for v in clip["size"])
+            presence = clip["presence"].astype(np.float32)
+            track = _track(clip["keypoints"], clip["landmarks3d"], clip["embedding"], presence, n)
+            focal = float(clip["camera"][0]) if told_focal else None
+            yield TestClip(
+                name=f"{clip['subject']} {clip['motion']}",
+                track=track,
+                camera=Camera.from_size(width, height, focal),
+                rotmats=quaternion_to_matrix(torch.from_numpy(clip["quats"].astype(np.float32))),
+                betas=torch.from_numpy(clip["betas"]),
+                trans=torch.from_numpy(clip["trans"]),
+            )
+
+
+def generated_clips(
+    bank_path: str | Path, body, *, split: str, count: int, frames: int = 96, seed: int = 5, told_focal: bool = False
+) -> Iterator[TestClip]:
+    """Sequences with modelled detector noise; they carry no image features (zeros)."""
+    from core.models.inputs import ImageGeometry, crop_of, view_rotation
+    from core.synth.motion import read_bank
+    from core.synth.noise import NoiseModel
+    from core.synth.sampler import KeypointSampler
+
+    sampler = KeypointSampler(read_bank(bank_path), body, NoiseModel(), split=split, seed=seed)
+    batch = sampler.batch(count, frames=frames)
+    size = batch.size.float()
+    view = view_rotation(
+        crop_of(batch.keypoints)[0].squeeze(-2),
+        ImageGeometry(size[:, None, :1], size[:, None, 1:], batch.intrinsics[:, None, :1]),
+    )
+    landmarks = (batch.landmarks3d @ view).numpy()
+    for i in range(count):
+        width, height = (int(v) for v in batch.size[i])
+        features = np.zeros((frames, 1152), np.float16)
+        presence = (~batch.is_gap[i]).float().numpy()
+        yield TestClip(
+            name=f"{split} {i}",
+            track=_track(batch.keypoints[i].numpy(), landmarks[i], features, presence, frames),
+            camera=Camera.from_size(width, height, float(batch.intrinsics[i, 0]) if told_focal else None),
+            rotmats=batch.rotmats[i],
+            betas=batch.betas[i],
+            trans=batch.trans[i],
+        )
+
+
+def _track(keypoints: np.ndarray, landmarks: np.ndarray, features: np.ndarray, presence: np.ndarray, n: int) -> Track:
+    seen = keypoints[..., 2] > 0.1
+    boxes = np.zeros((n, 4), np.float32)
+    for i in range(n):
+        xy = keypoints[i, seen[i], :2] if seen[i].any() else keypoints[i, :, :2]
+        boxes[i] = (*xy.min(0), *xy.max(0))
+    return Track(
+        person=0,
+        frames=np.arange(n, dtype=np.int32),
+        times=np.arange(n) / FPS,
+        keypoints=np.asarray(keypoints, np.float32),
+        landmarks3d=np.asarray(landmarks, np.float32),
+        features=np.asarray(features, np.float16),
+        confidence=np.where(presence > 0.1, presence, 0).astype(np.float32),
+        boxes=boxes,
+    )
