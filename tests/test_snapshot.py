@@ -10,10 +10,11 @@ import torch
 
 from core.cache import Cache
 from core.perception.blazepose import EMBEDDING_SIZE
+from core.perception.person import Person, Sample
 from core.perception.reading import Reading
 from core.perception.roi import Roi
 from core.perception.snapshot import Checkpoint
-from core.perception.track import Sample, Tracker, Tracklet, _Person
+from core.perception.track import Tracker
 
 IMAGE = np.zeros((64, 64, 3), np.uint8)
 
@@ -44,35 +45,30 @@ def make_tracker(networks: FakeNetworks) -> Tracker:
     tracker = Tracker(networks)
     for k, at in enumerate((20.0, 400.0)):
         roi = Roi(torch.tensor([at, 30.0]), torch.tensor(40.0), torch.tensor(0.1))
-        tracklet = Tracklet(k)
-        tracker.tracklets.append(tracklet)
-        tracker._people.append(_Person(k, tracklet, roi, plain=deque(maxlen=10), shadows={1 - k: k}))
-    tracker._next_id = 2
+        tracker.people.append(Person(k, roi, qualities=deque(maxlen=10), shadows={1 - k: k}))
+    tracker._near = list(tracker.people)
     return tracker
 
 
 def step(tracker: Tracker, frame: int) -> float:
-    tracker.step(frame, frame / 25, IMAGE, [], list)
+    tracker.step(frame, frame / 25, IMAGE, [])
     return frame / 25
 
 
 def assert_same(a: Tracker, b: Tracker) -> None:
-    assert len(a.tracklets) == len(b.tracklets)
-    for x, y in zip(a.tracklets, b.tracklets):
-        assert x.person == y.person and len(x.samples) == len(y.samples)
+    for x, y in zip(a.people, b.people, strict=True):
+        assert (x.id, x.is_lost, x.asked, x.shadows) == (y.id, y.is_lost, y.asked, y.shadows)
+        assert x.qualities == y.qualities and x.qualities.maxlen == y.qualities.maxlen
+        assert x.followed_time == y.followed_time
         np.testing.assert_array_equal(x.appearance, y.appearance)
-        for s, t in zip(x.samples, y.samples):
+        for name in ("center", "size", "angle"):
+            assert torch.equal(getattr(x.roi, name), getattr(y.roi, name))
+        for s, t in zip(x.samples, y.samples, strict=True):
             for name, value in vars(s).items():
                 other = getattr(t, name)
                 assert type(value) is type(other), name
                 np.testing.assert_array_equal(value, other, err_msg=name)
-    for p, q in zip(a._people, b._people, strict=True):
-        assert (p.id, p.is_lost, p.tries, p.shadows) == (q.id, q.is_lost, q.tries, q.shadows)
-        assert p.plain == q.plain and p.plain.maxlen == q.plain.maxlen and p.plain_time == q.plain_time
-        assert a.tracklets.index(p.tracklet) == b.tracklets.index(q.tracklet)
-        for name in ("center", "size", "angle"):
-            assert torch.equal(getattr(p.roi, name), getattr(q.roi, name))
-    assert a._next_id == b._next_id
+    assert [a.people.index(p) for p in a._near] == [b.people.index(p) for p in b._near]
 
 
 def run_and_keep(tmp_path, frames: int, every: int = 7) -> tuple[Tracker, list[float]]:
@@ -108,7 +104,7 @@ def test_what_follows_is_the_same(tmp_path):
     run_and_keep(tmp_path, 30)
     again, times, _ = restored(tmp_path)
     whole, _ = run_and_keep(tmp_path / "other", 30)
-    assert len(whole.tracklets[0].samples) == 30, "the double's people are followed"
+    assert len(whole.people[0].samples) == 30, "the double's people are followed"
     for frame in range(30, 40):
         step(again, frame)
         step(whole, frame)
@@ -122,7 +118,7 @@ def test_samples_that_were_taken_back_stay_away(tmp_path):
     for frame in range(10):
         times.append(step(tracker, frame))
     checkpoint.keep(tracker, times)
-    del tracker.tracklets[1].samples[-3:]
+    del tracker.people[1].samples[-3:]
     times.append(step(tracker, 10))
     checkpoint.keep(tracker, times)
     again, _, _ = restored(tmp_path)
@@ -145,7 +141,7 @@ def test_chunks_of_another_kind_are_computed_again(tmp_path, caplog):
     np.savez(path, **data)
     again, times, checkpoint = restored(tmp_path)
     assert len(times) == 7 and "another kind" in caplog.text
-    assert len(again.tracklets[0].samples) == 7
+    assert len(again.people[0].samples) == 7
     assert [p.name for p in (tmp_path / "k").glob("perceive-*")] == ["perceive-00000000-00000007.npz"]
 
 
@@ -167,4 +163,4 @@ def test_nothing_is_kept_before_the_interval(tmp_path):
         now[0] += 1.0
         checkpoint.keep(tracker, times)
     assert len(list((tmp_path / "k").glob("perceive-*"))) == 2
-    assert all(isinstance(s, Sample) for s in tracker.tracklets[0].samples)
+    assert all(isinstance(s, Sample) for s in tracker.people[0].samples)

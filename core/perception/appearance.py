@@ -30,7 +30,7 @@ _TO = np.array([KEYPOINT_NAMES.index(name) for _, name, _ in _PATCHES])
 _FRACTION = np.array([[fraction] for _, _, fraction in _PATCHES])
 PATCH_COUNT = len(_PATCHES)
 MIN_CONFIDENCE = 0.5
-_CELL = 8
+_CELL = 16
 """Crop pixels averaged to one colour, on each side."""
 
 

@@ -79,7 +79,12 @@ class Convolution(nn.Conv2d):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
+        if x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+            # Left to itself, torch takes a slower path (by a fifth) for single images on one thread.
+            arguments = (self.padding, self.stride, self.dilation, self.groups)
+            y = torch.mkldnn_convolution(x, self.weight, self.bias, *arguments)
+        else:
+            y = super().forward(x)
         return functional.relu6(y, inplace=True) if self.relu else y
 
 

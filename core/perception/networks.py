@@ -57,17 +57,18 @@ def _to_cpu(reading: Reading) -> Reading:
     return Reading(*(t.float().cpu() for t in tensors), reading.roi.to("cpu"), reading.next_roi.to("cpu"))
 
 
-def detector_views(image: np.ndarray) -> list[tuple[np.ndarray, Letterbox]]:
-    """The whole frame and, if it is long, overlapping squares along it, each letterboxed."""
-    height, width = image.shape[:2]
-    views = [letterbox(image)]
+def detector_regions(width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """(x, y, width, height) of what the detector looks at: the frame, and overlapping squares along a long one."""
     side, length = min(height, width), max(height, width)
-    if length / side < MIN_VIEW_ASPECT:
-        return views
-    count = int(np.ceil(length / side))
-    for start in np.linspace(0, length - side, count).round().astype(int):
-        x, y = (start, 0) if width > height else (0, start)
-        square, placed = letterbox(image[y : y + side, x : x + side])
-        origin = (placed.origin[0] + float(x), placed.origin[1] + float(y))
-        views.append((square, Letterbox(placed.scale, origin)))
-    return views
+    regions = [(0, 0, width, height)]
+    if length / side >= MIN_VIEW_ASPECT:
+        for start in np.linspace(0, length - side, int(np.ceil(length / side))).round().astype(int):
+            regions.append((int(start), 0, side, side) if width > height else (0, int(start), side, side))
+    return regions
+
+
+def view_region(image: np.ndarray, region: tuple[int, int, int, int]) -> tuple[np.ndarray, Letterbox]:
+    """One region of an image [H, W, 3], letterboxed for the detector; coordinates lead back to the whole image."""
+    x, y, width, height = region
+    square, placed = letterbox(image[y : y + height, x : x + width])
+    return square, Letterbox(placed.scale, (placed.origin[0] + x, placed.origin[1] + y))

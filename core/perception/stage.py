@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from core.perception.anchors import Letterbox
-from core.perception.networks import Networks, detector_views
+from core.perception.networks import Networks, detector_regions, view_region
 from core.perception.snapshot import Checkpoint
 from core.perception.stitch import build_tracks
 from core.perception.track import Tracker, TrackingConfig
@@ -63,14 +63,7 @@ def perceive(
     if checkpoint is None or not checkpoint.is_complete:
         with closing(_prepare_ahead(reader, config.detect_every, reader.start + len(times))) as frames:
             for frame in frames:
-                detections = networks.detect_all(frame.views) if frame.views else None
-                tracker.step(
-                    frame.index,
-                    frame.time,
-                    frame.image,
-                    detections,
-                    lambda image=frame.image: networks.detect_all(detector_views(image)),
-                )
+                tracker.step(frame.index, frame.time, frame.image, frame.views)
                 times.append(frame.time)
                 if checkpoint is not None:
                     checkpoint.keep(tracker, times)
@@ -81,13 +74,22 @@ def perceive(
                     break
     if checkpoint is not None:
         checkpoint.keep_all(tracker, times, is_complete=not is_stopped)
-    scale = working_scale(reader)
-    return build_tracks(tracker.tracklets, np.array(times), reader.start, scale=scale, max_people=max_people)
+    return build_tracks(
+        tracker.people, np.array(times), reader.start, reader.clip, scale=working_scale(reader), max_people=max_people
+    )
 
 
 def working_scale(reader: VideoReader) -> float:
     """Pixels of the frame perception works on per pixel of the full frame, at most 1."""
     return min(1.0, MAX_SIDE / max(reader.clip.width, reader.clip.height))
+
+
+def regions_due(k: int, image: np.ndarray, detect_every: int) -> list[tuple[int, int, int, int]]:
+    """What the detector is to look at in the k-th frame: at first everything, then one region at a time."""
+    regions = detector_regions(image.shape[1], image.shape[0])
+    if k == 0:
+        return regions
+    return [regions[k // detect_every % len(regions)]] if k % detect_every == 0 else []
 
 
 def _prepare_ahead(reader: VideoReader, detect_every: int, first: int) -> Iterator[_Prepared]:
@@ -111,8 +113,9 @@ def _prepare_ahead(reader: VideoReader, detect_every: int, first: int) -> Iterat
                 image = frame.image
                 if scale < 1:
                     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-                is_due = (frame.index - reader.start) % detect_every == 0
-                if not put(_Prepared(frame.index, frame.time, image, detector_views(image) if is_due else [])):
+                due = regions_due(frame.index - reader.start, image, detect_every)
+                views = [view_region(image, region) for region in due]
+                if not put(_Prepared(frame.index, frame.time, image, views)):
                     return
             put(None)
         except Exception as error:  # handed to the consumer, which raises it

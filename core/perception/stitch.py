@@ -1,41 +1,53 @@
-"""Tracklets to tracks: short gaps bridged, chance finds dropped, people sorted by how much they matter."""
+"""People as tracking leaves them to tracks: gaps bridged, chance finds dropped, sorted by how much they matter."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from core.perception.blazepose import EMBEDDING_SIZE
-from core.perception.track import Sample, Tracklet
-from core.records import Track
+from core.perception.person import Person, Sample
+from core.records import Clip, Track
 from core.skeleton import KEYPOINT_COUNT
 
 MIN_FRAMES = 8
 MIN_SECONDS = 0.25
 MIN_CONFIDENCE = 0.4
-"""Mean presence times mean keypoint confidence under which a tracklet is a chance find."""
+"""Presence times mean keypoint confidence under which a person's first and last frames are not believed."""
+MIN_MEAN_CONFIDENCE = 0.45
+"""The same on average, under which somebody is a chance find."""
+OUTSIDE_CONFIDENCE = 0.3
+"""At most this for points outside the picture: the network guesses them, nothing was seen."""
 BOX_CONFIDENCE = 0.3
 
 
 def build_tracks(
-    tracklets: list[Tracklet], times: np.ndarray, first: int, *, scale: float, max_people: int
+    found: list[Person], times: np.ndarray, first: int, clip: Clip, *, scale: float, max_people: int
 ) -> list[Track]:
-    """Tracklets of the frames [first, first + len(times)) -> tracks, most prominent first, renumbered from 0.
+    """People found in the frames [first, first + len(times)) -> tracks, most prominent first, renumbered from 0.
 
     times [N]: seconds of every frame, so that bridged frames have theirs. scale: px of the samples per px of the
-    full image.
+    clip's frames.
     """
-    people: dict[int, list[Sample]] = {}
-    for tracklet in tracklets:
-        people.setdefault(tracklet.person, []).extend(tracklet.samples)
-    kept = [samples for samples in people.values() if _is_person(samples)]
+    trimmed = [_trim(person.samples) for person in found]
+    kept = [samples for samples in trimmed if _is_person(samples)]
     kept.sort(key=lambda samples: -_prominence(samples))
-    return [_build_track(k, samples, times, first, scale) for k, samples in enumerate(kept[:max_people])]
+    return [_build_track(k, samples, times, first, clip, scale) for k, samples in enumerate(kept[:max_people])]
+
+
+def _quality(sample: Sample) -> float:
+    return sample.presence * float(sample.keypoints[:, 2].mean())
+
+
+def _trim(samples: list[Sample]) -> list[Sample]:
+    """Without the dubious frames at either end, where somebody comes or goes."""
+    good = [k for k, sample in enumerate(samples) if _quality(sample) >= MIN_CONFIDENCE]
+    return samples[good[0] : good[-1] + 1] if good else []
 
 
 def _is_person(samples: list[Sample]) -> bool:
     if len(samples) < MIN_FRAMES or samples[-1].time - samples[0].time < MIN_SECONDS:
         return False
-    return float(np.mean([s.presence * s.keypoints[:, 2].mean() for s in samples])) >= MIN_CONFIDENCE
+    return float(np.mean([_quality(sample) for sample in samples])) >= MIN_MEAN_CONFIDENCE
 
 
 def _prominence(samples: list[Sample]) -> float:
@@ -43,11 +55,13 @@ def _prominence(samples: list[Sample]) -> float:
     return float(sum(np.ptp(s.keypoints[:, 1]) for s in samples))
 
 
-def _build_track(person: int, samples: list[Sample], times: np.ndarray, first: int, scale: float) -> Track:
+def _build_track(
+    person: int, samples: list[Sample], times: np.ndarray, first: int, clip: Clip, scale: float
+) -> Track:
     seen = np.array([s.frame for s in samples])
     frames = np.arange(seen[0], seen[-1] + 1)
-    found = np.zeros(len(frames), bool)
-    found[seen - seen[0]] = True
+    is_seen = np.zeros(len(frames), bool)
+    is_seen[seen - seen[0]] = True
 
     def bridge(values: np.ndarray) -> np.ndarray:
         """[seen, ...] -> [frames, ...], linear in time over gaps."""
@@ -58,11 +72,13 @@ def _build_track(person: int, samples: list[Sample], times: np.ndarray, first: i
 
     keypoints = bridge(np.stack([s.keypoints for s in samples])).astype(np.float32)
     keypoints[..., :2] /= scale
-    keypoints[~found, :, 2] = 0
+    outside = ((keypoints[..., :2] < 0) | (keypoints[..., :2] >= (clip.width, clip.height))).any(-1)
+    keypoints[..., 2] = np.where(outside, np.minimum(keypoints[..., 2], OUTSIDE_CONFIDENCE), keypoints[..., 2])
+    keypoints[~is_seen, :, 2] = 0
     features = np.zeros((len(frames), EMBEDDING_SIZE), np.float16)
-    features[found] = np.stack([s.embedding for s in samples])
+    features[is_seen] = np.stack([s.embedding for s in samples])
     confidence = np.zeros(len(frames), np.float32)
-    confidence[found] = [s.presence for s in samples]
+    confidence[is_seen] = [s.presence for s in samples]
     return Track(
         person=person,
         frames=frames.astype(np.int32),
