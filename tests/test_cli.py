@@ -94,6 +94,17 @@ def test_one_bad_video_does_not_stop_the_others(stages, video, tmp_path, capsys)
     assert data["videos"][1]["summary"]["frames"] == 100
 
 
+def test_a_bug_ends_one_video_only(stages, video, tmp_path, capsys):
+    stages.fail = "a bug"
+    report = tmp_path / "report.json"
+    assert call("recover", video, "-o", tmp_path / "out", "--json", report) == 1
+    err = capsys.readouterr().err
+    assert "walk.mp4: unexpected RuntimeError: a bug (--verbose shows where)" in err and "Traceback" not in err
+    assert json.loads(report.read_text())["videos"][0]["status"] == "failed"
+    assert call("recover", video, "-o", tmp_path / "out", "--verbose") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_a_report_that_cannot_be_written_is_found_before_the_work(stages, video, tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert call("recover", video, "-o", tmp_path, "--json", tmp_path / "file" / "report.json") == 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ from core.protocol import Done, Message, Progress
 from core.result import AtomicFile, ensure_writable, explain_output_errors, stem_of
 from core.version import VERSION
 
+LOG = logging.getLogger(__name__)
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 UNITS = {"perceive", "recover", "place", "write"}
 
@@ -94,6 +96,10 @@ def _recover_one(
     except MemoryError:
         entry.update(error="Out of memory: close other programs, or take a shorter range with --start and --end")
         console.error(f"{title}: {entry['error']}")
+    except Exception as error:  # one clip must not end a night's work
+        LOG.info("%s", title, exc_info=True)
+        entry.update(error=f"unexpected {type(error).__name__}: {error}")
+        console.error(f"{title}: {entry['error']} (--verbose shows where)")
     return entry
 
 
