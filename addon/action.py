@@ -29,6 +29,13 @@ def ensure_action(id_block: bpy.types.ID, name: str) -> bpy.types.Action:
     return data.action
 
 
+def assign_action(id_block: bpy.types.ID, action: bpy.types.Action) -> bpy.types.Action:
+    """Let an existing action play on a datablock, with the slot that suits it; returns the action."""
+    data = id_block.animation_data or id_block.animation_data_create()
+    data.action = action
+    return ensure_action(id_block, action.name)
+
+
 def channels_or_none(id_block: bpy.types.ID, *, ensure: bool = False):
     """Return what holds the datablock's `fcurves` and `groups`: an action (4.2), else a channelbag; None if absent.
 

@@ -79,7 +79,7 @@ def compute_correctives(
         yield
     scale = np.abs(weights).max(axis=0, initial=0.0)
     scale[scale == 0] = 1.0
-    deltas = (components * scale[:, None]).reshape(len(components), -1, 3)
+    deltas = (components * scale[:, None]).reshape(len(components), len(rest), 3)
     points = max(count * len(rest), 1)
     return Correctives(
         deltas.astype(np.float32),

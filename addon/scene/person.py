@@ -63,6 +63,8 @@ class PersonState:
     person: int
     betas: np.ndarray
     height_m: float
+    first_frame: int | None = None
+    """First source frame of the track, if the engine said so: index 0 of a point cache."""
     store: FrameStore = field(default_factory=FrameStore)
     armature: Handle | None = None
     mesh: Handle | None = None
@@ -70,8 +72,6 @@ class PersonState:
     is_gone: bool = False
     """The figure was deleted; it is not made again."""
     channels: list[Channel] = field(default_factory=make_channels)
-    first_frame: int = 0
-    """First source frame of the track, if the engine said so: index 0 of a point cache."""
 
     def build(
         self, collection: bpy.types.Collection, body: BodyData, properties: dict, *, has_armature: bool = True

@@ -43,6 +43,8 @@ class VertexSink:
 
     def step(self) -> bool:
         """Take one frame from the queue; False if there was none."""
+        if self.state.is_gone:
+            self._queue.clear()
         if not self._queue:
             return False
         frame, vertices = self._queue.popleft()
@@ -79,7 +81,7 @@ class _FileSink(VertexSink):
 
     def _take(self, row: int, frame: int, vertices: np.ndarray) -> None:
         if self._cache is None:
-            self._first = min(self.state.first_frame, frame)
+            self._first = frame if self.state.first_frame is None else min(self.state.first_frame, frame)
             self._cache = PointCacheFile(self._new_path(), len(self.body.vertices))
         if frame < self._first:
             self._cache = self._cache.shifted(self._first - frame)

@@ -27,26 +27,16 @@ import bpy
 import numpy as np
 
 from ..action import KeyWriter
-from ..convert import scene_frames_from_times
-from ..frame_rate import is_same_rate, scene_rate, set_frame_rate
 from ..wire import protocol
-from . import camera as cameras
 from . import figure
 from .bodydata import BodyData, array_from_wire
-from .lookup import Handle, mark
 from .options import WriterOptions, WriterSummary
-from .person import RATE, START_FRAME, PersonState
+from .person import PersonState
 from .sinks import SINKS, VertexSink
-from .views import ViewWriter
+from .stage import Stage
 
-VIDEO, METHOD, VERSION, BODY, RESULT = (
-    "hyper_mocap_video",
-    "hyper_mocap_method",
-    "hyper_mocap_version",
-    "hyper_mocap_body",
-    "hyper_mocap_result",
-)
-"""Custom properties of the collection and of each figure that say where it comes from."""
+RESULT = "hyper_mocap_result"
+"""Custom property of a figure: path of the result file with its raw motion."""
 
 
 class SceneWriter:
@@ -54,25 +44,20 @@ class SceneWriter:
 
     def __init__(self, scene: bpy.types.Scene, options: WriterOptions | None = None) -> None:
         self.options = options or WriterOptions()
-        start = self.options.start_frame
-        self._start = scene.frame_start if start is None else start
-        self._rate = scene_rate(scene)
-        self._scene = mark(scene, "scenes")
-        self._collection: Handle | None = None
-        self._video: protocol.Video | None = None
+        self._stage = Stage(scene, self.options)
         self._body: BodyData | None = None
         self._people: dict[int, PersonState] = {}
-        self._early: dict[int, list] = {}
+        self._early: list[protocol.Frames] = []
         self._first_frames: dict[int, int] = {}
+        self._results: dict[int, str] = {}
         self._sinks: dict[int, VertexSink] = {}
-        self._views = ViewWriter()
         self._reshaped: set[int] = set()
         self._is_closing = False
         self._closing: Iterator[None] | None = None
         self._bursts: dict[int, KeyWriter] = {}
-        self._summary = WriterSummary()
+        self._dropped = 0
         self._handlers = {
-            protocol.Video: self._on_video,
+            protocol.Video: self._stage.set_video,
             protocol.Body: self._on_body,
             protocol.People: self._on_people,
             protocol.Shape: self._on_shape,
@@ -85,7 +70,7 @@ class SceneWriter:
     @property
     def warnings(self) -> list[str]:
         """Sentences for the user so far, each once."""
-        return self._summary.warnings
+        return self._stage.warnings
 
     def handle(self, message: protocol.Message) -> None:
         """Take one message. Cheap: the work waits for `tick`. BodyDataError if a body cannot be built from."""
@@ -103,8 +88,9 @@ class SceneWriter:
                     return True
             return False
         finally:
+            scene = self._stage.scene_or_none()
             for person in self._bursts:
-                owner = self._people[person].owner_or_none(self._scene.find_or_none())
+                owner = self._people[person].owner_or_none(scene)
                 if owner is not None:
                     owner.update_tag(refresh={"TIME"})
             self._bursts = {}
@@ -118,58 +104,44 @@ class SceneWriter:
         finally:
             for sink in self._sinks.values():
                 sink.close()
-        scene = self._scene.find_or_none()
+        summary = WriterSummary(dropped_frames=self._dropped)
         for state in self._people.values():
-            owner = state.owner_or_none(scene)
+            owner = state.owner_or_none(self._stage.scene_or_none())
             if owner is None or not len(state.store):
                 continue
-            self._summary.people.append(state.person)
-            self._summary.frames += len(state.store)
+            summary.people.append(state.person)
+            summary.frames += len(state.store)
+            if state.person in self._results:
+                owner[RESULT] = self._results[state.person]
             if state.armature is not None and owner.animation_data is not None:
                 KeyWriter(owner, owner.name).update_long_curves()
-            last = self.scene_frames(state.store.times[-1:])[0]
-            scene.frame_end = max(scene.frame_end, int(np.ceil(last)))
-        collection = self._collection.find_or_none() if self._collection else None
-        if collection is not None and not collection.all_objects:
-            bpy.data.collections.remove(collection)
-            collection = None
-        self._summary.collection = collection.name if collection is not None else ""
-        camera = self._views.camera_or_none()
-        self._summary.camera = camera.name if camera is not None else ""
+            self._stage.extend_range(float(state.store.times[-1]))
+        summary.collection, summary.camera = self._stage.close()
         for sink in self._sinks.values():
             for text in sink.warnings:
-                self._warn(text)
-        return self._summary
+                self.warn(text)
+        summary.warnings = list(self.warnings)
+        return summary
 
-    def scene_frames(self, times: np.ndarray) -> np.ndarray:
-        """Scene frames [N] of times [N] in seconds: start + time * the rate that the scene had at the start."""
-        return scene_frames_from_times(times, self._start, self._rate)
+    def use_body(self, body: BodyData) -> None:
+        """Give the body directly, instead of a Body message."""
+        self._body = body
+        early, self._early = self._early, []
+        for message in early:
+            self._on_frames(message)
 
-    def _warn(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
+    def set_result(self, person: int, path: str) -> None:
+        """Say in which file a person's motion is; `finish` notes it at the figure."""
+        self._results[person] = path
+
+    def warn(self, text: str) -> None:
+        """Add a sentence for the user, once."""
+        self._stage.warn(text)
 
     # Messages
 
-    def _on_video(self, message: protocol.Video) -> None:
-        self._video = message
-        scene = self._scene.find_or_none()
-        if scene is None:
-            return
-        if self.options.match_fps and message.fps > 0:
-            set_frame_rate(scene, message.fps)
-            self._rate = scene_rate(scene)
-        if message.fps > 0 and not is_same_rate(self._rate, message.fps) and self.options.use_background:
-            self._warn(
-                f"The scene runs at {self._rate:.5g} frames per second, the video at {message.fps:.5g}: "
-                "the figure keeps real time, but the video behind the camera does not"
-            )
-        if message.fps > 0 and message.frame_count > 0:
-            last = self._start + (message.frame_count - 1) / message.fps * self._rate
-            scene.frame_end = max(scene.frame_end, int(np.ceil(last - 0.01)))
-
     def _on_body(self, message: protocol.Body) -> None:
-        self._body = BodyData.from_message(message)
+        self.use_body(BodyData.from_message(message))
 
     def _on_people(self, message: protocol.People) -> None:
         for entry in message.people:
@@ -180,11 +152,11 @@ class SceneWriter:
         betas = array_from_wire(message.betas).astype(np.float64)
         state = self._people.get(message.person)
         if state is None:
-            state = PersonState(message.person, betas, message.height_m)
-            state.first_frame = self._first_frames.get(message.person, 0)
-            self._people[message.person] = state
-            for early in self._early.pop(message.person, ()):
-                self._on_frames(early)
+            first = self._first_frames.get(message.person)
+            self._people[message.person] = PersonState(message.person, betas, message.height_m, first)
+            early, self._early = self._early, []
+            for waiting in early:
+                self._on_frames(waiting)
         elif not np.array_equal(betas, state.betas):
             state.betas, state.height_m = betas, message.height_m
             if state.is_built:
@@ -192,54 +164,56 @@ class SceneWriter:
 
     def _on_view(self, message: protocol.View) -> None:
         if self.options.use_camera:
-            self._views.put(message)
+            self._stage.views.put(message)
 
     def _on_frames(self, message: protocol.Frames) -> None:
         state = self._people.get(message.person)
-        if state is None:
-            self._early.setdefault(message.person, []).append(message)
+        if state is None or self._body is None:
+            self._early.append(message)
             return
         if state.is_gone:
-            self._summary.dropped_frames += message.frames.shape[0]
+            self._dropped += message.frames.shape[0]
             return
         taken = state.store.put(message)
-        if self.options.mode == "ARMATURE" or len(taken) == 0:
-            return
-        vertices = array_from_wire(message.vertices) if message.vertices.data else None
-        if vertices is not None:
+        if self.options.mode != "ARMATURE" and len(taken):
+            self._take_vertices(state, message, taken)
+
+    def _take_vertices(self, state: PersonState, message: protocol.Frames, taken: np.ndarray) -> None:
+        """Hand the vertices of the frames that were taken to the person's sink."""
+        kind = SINKS[self.options.mode]
+        vertices = None
+        if message.vertices.data:
             numbers = array_from_wire(message.frames)
             rows = len(numbers) - 1 - np.array([np.flatnonzero(numbers[::-1] == t)[0] for t in taken])
-            vertices = vertices[rows]
-        elif SINKS[self.options.mode].needs_vertices:
-            self._warn("The engine sent no vertices, so there are no corrective shape keys")
+            vertices = array_from_wire(message.vertices)[rows]
+        elif kind.needs_vertices:
+            self.warn("The engine sent no vertices, so there are no corrective shape keys")
             return
-        sink = self._sink(state)
-        if sink is not None:
-            sink.add(taken, vertices)
+        if state.person not in self._sinks:
+            folder = self.options.cache_dir
+            self._sinks[state.person] = kind(state, self._body, self._stage.scene_frames, folder)
+        self._sinks[state.person].add(taken, vertices)
         if self.options.mode == "SHAPE_KEYS" and len(state.store) > self.options.shape_key_limit:
-            self._warn(
+            self.warn(
                 f"More than {self.options.shape_key_limit} shape keys: FBX export becomes very slow; "
                 "use a point cache or bone keys for long clips"
             )
 
     def _on_done(self, message: protocol.Done) -> None:
         self._is_closing = True
-        scene = self._scene.find_or_none()
         for path in message.results:
             digits = os.path.splitext(str(path))[0].rpartition("_person")[2]
-            state = self._people.get(int(digits)) if digits.isdigit() else None
-            owner = state.owner_or_none(scene) if state is not None else None
-            if owner is not None:
-                owner[RESULT] = str(path)
+            if digits.isdigit():
+                self.set_result(int(digits), str(path))
 
     # Work, one small step at a time: True if something was done
 
     def _step(self) -> bool:
-        scene = self._scene.find_or_none()
+        scene = self._stage.scene_or_none()
         if scene is None:
             return self._drop_all()
-        if self._views.is_due(self._is_closing):
-            self._write_views(scene)
+        if self._stage.views.is_due(self._is_closing):
+            self._stage.write_views(list(self._people.values()))
             return True
         if self._body is None:
             return False
@@ -253,29 +227,26 @@ class SceneWriter:
     def _drop_all(self) -> bool:
         for state in self._people.values():
             state.is_gone = True
-            for channel in state.channels:
-                channel.dirty = None
         return False
 
     def _step_person(self, scene: bpy.types.Scene, state: PersonState) -> bool:
         if state.is_gone:
             return False
         if not state.is_built:
-            collection = self._collection_or_none(scene)
+            collection = self._stage.collection_or_none()
             if collection is None:
                 state.is_gone = True
                 return False
-            has_armature = self.options.mode != "SHAPE_KEYS"
-            state.build(collection, self._body, self._provenance(), has_armature=has_armature)
+            properties = self._stage.provenance(self._body.name)
+            state.build(collection, self._body, properties, has_armature=self.options.mode != "SHAPE_KEYS")
             return True
-        if state.armature is None or not (
-            state.person in self._reshaped or state.store.has_waiting or state.has_dirty
-        ):
+        is_reshaped = state.person in self._reshaped
+        if state.armature is None or not (is_reshaped or state.store.has_waiting or state.has_dirty):
             return False
         owner = state.owner_or_none(scene)
         if owner is None:
             return False
-        if state.person in self._reshaped:
+        if is_reshaped:
             self._reshaped.discard(state.person)
             figure.set_shape(owner, state.mesh_or_none(), state.betas)
             state.store.wait_all()
@@ -286,16 +257,8 @@ class SceneWriter:
         if writer is None:
             writer = self._bursts[state.person] = KeyWriter(owner, owner.name)
         channel = next(c for c in state.channels if c.dirty is not None)
-        state.write_channel(writer, channel, self._start, self._rate)
+        state.write_channel(writer, channel, self._stage.start_frame, self._stage.rate)
         return True
-
-    def _sink(self, state: PersonState) -> VertexSink | None:
-        sink = self._sinks.get(state.person)
-        if sink is None and self._body is not None:
-            kind = SINKS[self.options.mode]
-            sink = kind(state, self._body, self.scene_frames, self.options.cache_dir)
-            self._sinks[state.person] = sink
-        return sink
 
     def _step_closing(self) -> bool:
         if self._closing is None:
@@ -306,52 +269,3 @@ class SceneWriter:
         for sink in self._sinks.values():
             yield from sink.closing_steps()
             sink.close()
-
-    def _provenance(self) -> dict:
-        values = {
-            VIDEO: self._video.path if self._video else "",
-            METHOD: self.options.method,
-            VERSION: self.options.version,
-            BODY: self._body.name,
-            START_FRAME: self._start,
-            RATE: self._rate,
-        }
-        return {key: value for key, value in values.items() if value != ""}
-
-    def _base_name(self) -> str:
-        path = self._video.path if self._video else ""
-        return self.options.name or os.path.splitext(os.path.basename(path))[0] or "Video"
-
-    def _collection_or_none(self, scene: bpy.types.Scene) -> bpy.types.Collection | None:
-        """Return the job's collection, made at the first need; None once the user has deleted it."""
-        if self._collection is not None:
-            collection = self._collection.find_or_none()
-            is_linked = collection is not None and any(c == collection for c in scene.collection.children_recursive)
-            return collection if is_linked else None
-        properties = {k: v for k, v in self._provenance().items()} if self._body else {}
-        collection = figure.ensure_collection(scene, f"{self._base_name()} Mocap", properties)
-        self._collection = mark(collection, "collections")
-        return collection
-
-    def _write_views(self, scene: bpy.types.Scene) -> None:
-        if not self._views.is_started:
-            collection = self._collection_or_none(scene)
-            if collection is not None:
-                video = self._video if self.options.use_background else None
-                camera = self._views.start(scene, collection, f"{self._base_name()} Camera")
-                if video is not None and not cameras.show_background(camera, video.path, int(round(self._start))):
-                    self._warn(f"Blender cannot show the video behind the camera: {video.path}")
-        size = self._views.write(lambda starts: self.scene_frames(self._times_of(starts)))
-        if size is not None and self.options.match_resolution:
-            cameras.match_render(scene, *size)
-
-    def _times_of(self, starts: list[int]) -> np.ndarray:
-        """Times [N] of source frames: those that came with them, else by the clip's average rate."""
-        fps = self._video.fps if self._video and self._video.fps > 0 else self._rate
-        times = np.array(starts, dtype=np.float64) / fps
-        for state in self._people.values():
-            known, place = state.store.frames, np.searchsorted(state.store.frames, starts)
-            for i, p in enumerate(place):
-                if p < len(known) and known[p] == starts[i]:
-                    times[i] = state.store.times[p]
-        return times
