@@ -59,8 +59,7 @@ class FrameStore:
         count = len(frames)
         chunk = {n: np.asarray(v).reshape(count, *_LAYOUT[n][0]).astype(_LAYOUT[n][1]) for n, v in values.items()}
         is_good = np.isfinite(chunk["times"])
-        for name in ("poses", "trans"):
-            is_good &= np.isfinite(chunk[name]).reshape(count, -1).all(axis=1)
+        is_good &= np.isfinite(chunk["poses"]).all(axis=(1, 2)) & np.isfinite(chunk["trans"]).all(axis=1)
         numbers, last = np.unique(chunk["frames"][is_good][::-1], return_index=True)
         rows = np.flatnonzero(is_good)[::-1][last]
         if len(rows) == 0:

@@ -113,7 +113,7 @@ class SceneWriter:
             summary.frames += len(state.store)
             if state.person in self._results:
                 owner[RESULT] = self._results[state.person]
-            if state.armature is not None and owner.animation_data is not None:
+            if state.armature is not None and owner.animation_data and owner.animation_data.action:
                 KeyWriter(owner, owner.name).update_long_curves()
             self._stage.extend_range(float(state.store.times[-1]))
         summary.collection, summary.camera = self._stage.close()
