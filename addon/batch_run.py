@@ -15,6 +15,7 @@ from .batch_children import run_children
 from .batch_options import CACHE_NAME, BatchOptions, find_videos, output_folders, parse_options
 from .batch_report import OK, Record, recall, remember, write_report
 from .errors import AddonError
+from .figures import parts_of, scene_figures
 from .job import State
 from .launch import launch
 from .places import find_engine
@@ -37,7 +38,7 @@ def main(arguments: list[str], program: str = "batch.py") -> int:
     records = [Record(pattern, "failed", error="nothing matches this") for pattern in missing]
     for record in records:
         say(record.line)
-    started = time.monotonic()
+    started, python = time.monotonic(), ""
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         python = find_engine(options.engine_python)
@@ -140,21 +141,13 @@ def _recover(video: Path, folder: Path, options: BatchOptions, python: str, show
 def _write_outputs(video: Path, folder: Path, options: BatchOptions, session: Session) -> list[str]:
     """Write one FBX or GLB a person and one .blend a clip; return the paths, the engine's result files first."""
     outputs = list(session.status.results) if "npz" in options.formats else []
-    for name, export in EXPORTERS.items():
-        if name not in options.formats:
-            continue
-        for owner in figures(bpy.context.scene):
-            path = folder / f"{video.stem}_person{owner[PERSON]}.{name}"
-            export([owner, *owner.children_recursive], str(path))
-            outputs.append(str(path))
     if "blend" in options.formats:
         path = folder / f"{video.stem}.blend"
         bpy.ops.wm.save_as_mainfile(filepath=str(path), compress=True, check_existing=False)
         outputs.append(str(path))
+    for name, export in EXPORTERS.items():
+        for owner in scene_figures(bpy.context.scene) if name in options.formats else ():
+            path = folder / f"{video.stem}_person{owner[PERSON]}.{name}"
+            export(parts_of(owner), str(path))
+            outputs.append(str(path))
     return outputs
-
-
-def figures(scene: bpy.types.Scene) -> list[bpy.types.Object]:
-    """Return the figures of a scene, in the order of their persons."""
-    owners = [obj for obj in scene.objects if PERSON in obj]
-    return sorted(owners, key=lambda obj: obj[PERSON])

@@ -84,6 +84,7 @@ class EngineClient:
         self._token = secrets.token_hex(32)
         self._refused = 0
         self._thread: threading.Thread | None = None
+        self._ender: threading.Thread | None = None
 
     def start(self, job: protocol.Job) -> None:
         """Start thread and process; returns at once. What goes wrong arrives as `Ended`."""
@@ -131,7 +132,13 @@ class EngineClient:
         """Say goodbye and end the process without waiting for it here. Call it after Done or Error."""
         patience_s = 2.0 if self.send(protocol.Bye()) else 0.0
         self._stop.set()
-        threading.Thread(target=self.kill, args=(patience_s,), name="engine-end", daemon=True).start()
+        self._ender = threading.Thread(target=self.kill, args=(patience_s,), name="engine-end", daemon=True)
+        self._ender.start()
+
+    def join(self, seconds: float = 6.0) -> None:
+        """Wait for what `close` started: a thread that is left over when Blender quits can crash it."""
+        if self._ender is not None:
+            self._ender.join(seconds)
 
     def kill(self, patience_s: float = 0.0) -> None:
         """End the process and the thread now; returns once both are gone. Safe to call twice and from any state."""

@@ -16,6 +16,7 @@ from bpy.app.handlers import persistent
 
 from .engine_build import EngineBuild
 from .errors import AddonError
+from .figures import remove_collection
 from .places import find_engine
 from .session import Session
 
@@ -88,7 +89,7 @@ class Runtime:
 
     def end_job(self) -> None:
         """End a running job now; what is written stays."""
-        if self.is_running:
+        if self.session is not None:
             try:
                 self.session.abort()
             except ReferenceError:  # the scene it wrote into is already gone
@@ -110,7 +111,7 @@ class Runtime:
             self.session.tick()
             self._show_people()
             if self.session.is_over:
-                self._close_job()
+                self.close_job()
         if self.build is not None and self.build.is_over:
             self.forget_engine()
         self._redraw(force=was_running and not self.is_running)
@@ -118,10 +119,13 @@ class Runtime:
             return None
         return BUSY_INTERVAL_S if self.is_running and self.session.is_busy else IDLE_INTERVAL_S
 
-    def _close_job(self) -> None:
-        """One undo step for the whole job."""
+    def close_job(self) -> None:
+        """After the end: a figure without a single frame goes away, anything else becomes one undo step."""
+        if not self.session.status.frames:
+            remove_collection(getattr(self.session.summary, "collection", ""))
+            return
         windows = bpy.context.window_manager.windows
-        if windows and self.session.status.frames:
+        if windows:
             with bpy.context.temp_override(window=windows[0]):
                 bpy.ops.ed.undo_push(message="Recover Motion")
 

@@ -130,6 +130,7 @@ class Session:
     def abort(self) -> None:
         """End engine and job now, keep what is written. For loading another file, disabling and quitting."""
         self.client.kill()
+        self.client.join()
         if self.job.is_active:
             self.job.on(Event.CANCEL)
             self._end(Event.STOPPED)
@@ -148,6 +149,7 @@ class Session:
                     self.client.wait(0.05)
             except KeyboardInterrupt:
                 self.cancel()
+        self.client.join()
 
     @property
     def is_busy(self) -> bool:

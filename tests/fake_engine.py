@@ -55,6 +55,8 @@ class Behaviour:
     """Do nothing any more before this frame, not even on SIGTERM."""
     error_at: int = -1
     error_text: str = "Nobody was found in the video: choose a clip in which a person is visible"
+    body: str = ""
+    """A body file (.npz) to send instead of the boxes; without vertices then."""
     vertices: bool = False
     revise: bool = False
     flood: int = 0
@@ -136,6 +138,24 @@ def body_arrays() -> dict[str, np.ndarray]:
         "shapedirs": shapedirs,
         "joint_shapedirs": joint_shapedirs,
         "uv": np.tile(np.array([(0, 0), (1, 0), (1, 1), (0, 1)], float), (144, 1)),
+    }
+
+
+def body_file_arrays(path: str) -> dict[str, np.ndarray]:
+    """Return what `body_arrays` does, of a body file: the four strongest influences of every vertex."""
+    data = np.load(path)
+    template, shapedirs, regressor = data["v_template"], data["shapedirs"], data["J_regressor"]
+    strongest = np.argsort(-data["weights"], axis=1)[:, :4]
+    values = np.take_along_axis(data["weights"], strongest, 1)
+    return {
+        "v_template": template,
+        "faces": data["quads"],
+        "weight_joints": strongest,
+        "weight_values": values / values.sum(1, keepdims=True),
+        "joints": regressor @ template,
+        "shapedirs": shapedirs,
+        "joint_shapedirs": np.einsum("jv,vcs->jcs", regressor, shapedirs),
+        "uv": data["uv"][data["quad_uv"]].reshape(-1, 2),
     }
 
 
@@ -249,7 +269,7 @@ class Engine:
         p, behaviour = self.protocol, self.behaviour
         total = behaviour.frames
         self.send(p.Video(job.video, 1280, 720, behaviour.fps, total))
-        arrays = body_arrays()
+        arrays = body_file_arrays(behaviour.body) if behaviour.body else body_arrays()
         integer = ("faces", "weight_joints")
         self.send(p.Body("boxes", "neutral", **{n: self.array(a, "<i4" if n in integer else "<f4")
                                                 for n, a in arrays.items()}))  # fmt: skip

@@ -16,6 +16,7 @@ NAMES = (
     "check_engine",
     "open_log",
     "open_preferences",
+    "export_fbx",
 )
 
 

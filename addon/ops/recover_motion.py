@@ -90,6 +90,7 @@ class HYPER_MOCAP_OT_recover_motion(bpy.types.Operator):
         if not bpy.app.background:
             return {"FINISHED"}
         session.run_blocking()
+        runtime.close_job()
         status = session.status
         if session.job.state is State.FAILED:
             self.report({"ERROR"}, status.error)

@@ -51,19 +51,19 @@ class HYPER_MOCAP_PT_video(_Tab, bpy.types.Panel):
         self._draw_range(context, layout, settings)
 
     def _draw_clip(self, context, layout, settings) -> None:
-        box = layout.box()
+        row = layout.box().row()
         icon = thumbnail_icon(bpy.path.abspath(settings.video))
         if icon:
-            box.template_icon(icon_value=icon, scale=6.0)
-        row = box.row(align=True)
-        row.label(text=Path(settings.video).name)
-        row.operator("hyper_mocap.import_video", text="", icon="FILEBROWSER")
+            row.template_icon(icon_value=icon, scale=4.0)
+        facts = row.column(align=True)
+        facts.scale_y = 0.85
+        name = facts.row(align=True)
+        name.label(text=Path(settings.video).name)
+        name.operator("hyper_mocap.import_video", text="", icon="FILEBROWSER")
         if settings.video_fps > 0:
-            facts = box.column(align=True)
-            facts.scale_y = 0.85
-            facts.enabled = False
+            facts.label(text=f"{settings.video_width} x {settings.video_height} px")
+            facts.label(text=f"{settings.video_fps:.4g} frames per second")
             duration = settings.video_frames / settings.video_fps
-            facts.label(text=f"{settings.video_width} x {settings.video_height} px, {settings.video_fps:.4g} fps")
             facts.label(text=f"{settings.video_frames} frames, {duration:.1f} s")
 
     def _draw_range(self, context, layout, settings) -> None:
@@ -75,7 +75,7 @@ class HYPER_MOCAP_PT_video(_Tab, bpy.types.Panel):
         if settings.video_fps > 0 and not is_same_rate(scene_rate(context.scene), settings.video_fps):
             column = layout.column(align=True)
             text = f"The scene runs at {scene_rate(context.scene):.4g} fps, the clip at {settings.video_fps:.4g}"
-            draw_error(column, text, _columns(context))
+            draw_message(column, text, _columns(context), icon="ERROR")
             column.operator("hyper_mocap.set_scene_fps", icon="TIME")
 
 
@@ -85,65 +85,69 @@ class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
     bl_label = "Recover"
 
     def draw(self, context) -> None:
-        """Draw settings, button, and what the job is doing or how it ended."""
+        """Draw settings and button, or what the job is doing; below them how the last one ended."""
         layout, settings = self.layout, context.scene.hyper_mocap
+        if runtime.is_running:
+            self._draw_running(context, layout, runtime.session)
+            return
         column = layout.column()
         column.use_property_split = True
         column.use_property_decorate = False
-        column.enabled = not runtime.is_running
         column.prop(settings, "method")
         column.prop(settings, "people")
-        column.prop(settings, "max_people")
-        column.prop(settings, "device")
         column.prop(settings, "mode")
         column.prop(settings, "smoothing")
-        row = column.row(heading="Known Lens")
+        header, body = layout.panel("hyper_mocap_options", default_closed=True)
+        header.label(text="Options")
+        if body:
+            self._draw_options(body, settings)
+        button = layout.column()
+        button.scale_y = 1.6
+        button.operator("hyper_mocap.recover_motion", icon="ARMATURE_DATA")
+        self._draw_engine(context, layout)
+        if runtime.session is not None:
+            self._draw_outcome(context, layout, runtime.session)
+
+    def _draw_options(self, layout, settings) -> None:
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(settings, "max_people")
+        layout.prop(settings, "device")
+        row = layout.row(heading="Known Lens")
         row.prop(settings, "use_focal", text="")
         lens = row.row()
         lens.enabled = settings.use_focal
         lens.prop(settings, "focal_mm", text="")
-        column = column.column(heading="Camera", align=True)
-        column.prop(settings, "use_camera", text="Camera of the Video")
+        column = layout.column(heading="Make", align=True)
+        column.prop(settings, "use_camera")
         background = column.row()
         background.enabled = settings.use_camera
         background.prop(settings, "use_background")
-        layout.separator(factor=0.5)
-        if runtime.is_running:
-            self._draw_running(context, layout, runtime.session)
-        else:
-            button = layout.column()
-            button.scale_y = 1.6
-            button.operator("hyper_mocap.recover_motion", icon="ARMATURE_DATA")
-            self._draw_engine(context, layout)
-            if runtime.session is not None:
-                self._draw_outcome(context, layout, runtime.session)
 
     def _draw_running(self, context, layout, session) -> None:
         status = session.status
         label = "Stopping" if session.job.state is State.CANCELLING else status.stage_label
         if session.job.has_ended:
             label = "Finishing the figure"
-        layout.progress(factor=status.fraction, text=f"{label}  {100 * status.fraction:.0f} %")
+        layout.label(text=runtime.job_title, icon="FILE_MOVIE")
+        bar = layout.column()
+        bar.scale_y = 1.3
+        bar.progress(factor=status.fraction, text=f"{label}  {100 * status.fraction:.0f} %")
         facts = layout.column(align=True)
         facts.scale_y = 0.85
-        facts.enabled = False
         left = format_eta(status.eta_now_s(time.monotonic()))
         spent = f"{format_duration(session.seconds)} so far"
-        facts.label(text=f"{spent}, {left}" if left else spent)
+        facts.label(text=f"{spent}, {left}" if left else spent, icon="TIME")
         if status.frames:
-            facts.label(text=f"{status.frames} frames on the timeline")
+            facts.label(text=f"{status.frames} frames on the timeline", icon="ACTION")
         elif status.total > 1:
-            facts.label(text=f"{status.done} of {status.total} frames")
+            facts.label(text=f"{status.done} of {status.total} frames seen", icon="HIDE_OFF")
         if session.silent_s > SILENCE_SECONDS:
-            draw_message(
-                layout,
-                f"The engine has said nothing for {format_duration(session.silent_s)}",
-                _columns(context),
-                icon="QUESTION",
-            )
+            text = f"The engine has said nothing for {format_duration(session.silent_s)}"
+            draw_message(layout, text, _columns(context), icon="QUESTION")
         button = layout.column()
         button.scale_y = 1.3
-        button.enabled = session.job.state is not State.CANCELLING
+        button.enabled = session.job.is_active and session.job.state is not State.CANCELLING
         button.operator("hyper_mocap.cancel_job", icon="X")
 
     def _draw_engine(self, context, layout) -> None:

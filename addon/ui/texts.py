@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
-CHARACTER_PX = 6.6
+CHARACTER_PX = 5.9
 """Mean width of a character of Blender's interface font at a scale of 1."""
-MARGIN_PX = 64.0
+MARGIN_PX = 58.0
 
 
 def format_duration(seconds: float) -> str:
@@ -52,9 +52,7 @@ def draw_build(layout, build) -> None:
     """Draw how far a build is, or how it ended."""
     if not build.is_over:
         layout.progress(factor=build.fraction, text=build.step or "Starting")
-        row = layout.row()
-        row.enabled = False
-        row.label(text=build.line[:90])
+        layout.label(text=build.line[:90])
     elif build.error:
         draw_error(layout, build.error, 110)
     elif build.is_cancelled:

@@ -1,4 +1,4 @@
-"""Operators on a real Blender without a window: registration, clips, jobs in every outcome, and what must not happen."""
+"""Operators in a Blender without a window: registration, clips, jobs in every outcome, and what must not happen."""
 
 from __future__ import annotations
 
@@ -79,16 +79,17 @@ def test_register_twice_leaves_nothing() -> None:
 
 
 def test_every_operator_and_property_is_described(addon) -> None:
-    names = [n for n in dir(bpy.types) if n.startswith("HYPER_MOCAP_")]
-    assert len(names) > 18
-    for name in names:
-        cls = getattr(bpy.types, name)
-        if "_OT_" in name:
-            rna = cls.get_rna_type() if hasattr(cls, "get_rna_type") else cls.bl_rna
-            assert rna.description and not rna.description.endswith("."), name
-        for prop in cls.bl_rna.properties:
-            if prop.identifier in getattr(cls, "__annotations__", {}) and not prop.is_hidden:
-                assert prop.description and not prop.description.endswith("."), f"{name}.{prop.identifier}"
+    bases = (bpy.types.Operator, bpy.types.PropertyGroup, bpy.types.AddonPreferences)
+    classes = [c for base in bases for c in base.__subclasses__() if c.__module__.startswith("addon.")]
+    assert len(classes) > 15
+    for cls in classes:
+        if issubclass(cls, bpy.types.Operator):
+            texts = [getattr(bpy.ops.hyper_mocap, cls.bl_idname.split(".")[1]).get_rna_type().description]
+        else:
+            texts = []
+        own = [p for p in cls.bl_rna.properties if p.identifier in cls.__annotations__ and not p.is_hidden]
+        texts += [p.description for p in own]
+        assert all(text and not text.endswith(".") for text in texts), (cls.__name__, texts)
 
 
 def test_import_video_tells_the_clip(addon, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_an_engine_error_is_the_operators_error(addon, monkeypatch, tmp_path: Pa
     support.import_clip(tmp_path)
     with pytest.raises(RuntimeError, match="Nobody was found: choose another clip"):
         bpy.ops.hyper_mocap.recover_motion()
-    assert not bpy.data.armatures
+    assert not bpy.data.armatures and not bpy.data.objects and not bpy.data.collections
 
 
 def test_without_engine_or_video_the_button_says_why(addon, runtime, monkeypatch, tmp_path: Path) -> None:
