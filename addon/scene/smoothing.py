@@ -13,7 +13,14 @@ import numpy as np
 
 from .. import naming
 from ..action import KeyWriter, assign_action
-from ..convert import make_continuous, quaternion_from_rotvec, rotvec_from_quaternion, scene_frames_from_times
+from ..convert import (
+    conjugate_quaternion,
+    make_continuous,
+    multiply_quaternions,
+    quaternion_from_rotvec,
+    rotvec_from_quaternion,
+    scene_frames_from_times,
+)
 from ..errors import ResultFileError
 from . import armature as rig
 from .frames import FrameStore
@@ -76,20 +83,18 @@ def smooth_rotations(
 ) -> np.ndarray:
     """Smoothed unit quaternions [N, ..., 4], signs continuous: the chordal mean of each neighbourhood.
 
-    With keep_rad, frames are drawn back to the raw value by r^2 / (r^2 + keep_rad^2), r being the angle between raw
-    and smoothed, itself averaged over the window, so that a move is kept but a single outlier is not.
+    With keep_rad, frames are drawn back to the raw value by r^4 / (r^4 + keep_rad^4), r being the length of the
+    rotation from smoothed to raw averaged over half the window: a move lasts and is kept, tremor averages out.
     """
     raw = make_continuous(np.asarray(quaternions, dtype=np.float64))
     if window_s <= 0:
         return raw
-    mean = gaussian_mean(raw, times, window_s)
-    mean = _unit(mean)
+    mean = _unit(gaussian_mean(raw, times, window_s))
     if keep_rad is None:
         return mean
-    angle = 2 * np.arccos(np.clip(np.abs(np.sum(raw * mean, axis=-1)), 0, 1))
-    share = _keep_share(angle, times, window_s, keep_rad)[..., None]
-    aligned = raw * np.where(np.sum(raw * mean, axis=-1, keepdims=True) < 0, -1.0, 1.0)
-    return _unit((1 - share) * mean + share * aligned)
+    left = rotvec_from_quaternion(multiply_quaternions(raw, conjugate_quaternion(mean)))
+    share = _keep_share(left, times, window_s, keep_rad)
+    return _unit((1 - share) * mean + share * raw)
 
 
 def smooth_positions(
@@ -100,13 +105,14 @@ def smooth_positions(
     mean = gaussian_mean(raw, times, window_s)
     if keep_m is None or window_s <= 0:
         return mean
-    share = _keep_share(np.linalg.norm(raw - mean, axis=-1), times, window_s, keep_m)[..., None]
+    share = _keep_share(raw - mean, times, window_s, keep_m)
     return (1 - share) * mean + share * raw
 
 
-def _keep_share(distance: np.ndarray, times: np.ndarray, window_s: float, limit: float) -> np.ndarray:
-    typical = gaussian_mean(distance, times, window_s)
-    return typical**2 / (typical**2 + limit**2)
+def _keep_share(left: np.ndarray, times: np.ndarray, window_s: float, limit: float) -> np.ndarray:
+    """Share of the raw value [N, ..., 1] from what smoothing took away, vectors [N, ..., 3]."""
+    r4 = np.sum(gaussian_mean(left, times, window_s / 2) ** 2, axis=-1, keepdims=True) ** 2
+    return r4 / (r4 + limit**4)
 
 
 def _unit(q: np.ndarray) -> np.ndarray:
