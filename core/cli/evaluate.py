@@ -70,10 +70,11 @@ def _recoverers(args: argparse.Namespace) -> dict:
         raise InputError(f"Unknown method {unknown[0]!r}: use {', '.join(sorted(METHODS))}")
     chosen = {name: METHODS[name] for name in args.methods.split(",") if name}
     for path in args.network:
+        from core.body import load_body
         from core.models.checkpoint import load_network
-        from core.recover.hyperbolic import default_coarse_body, recover_by_network
+        from core.recover.hyperbolic import recover_by_network
 
-        chosen[Path(path).stem] = partial(recover_by_network, net=load_network(path, default_coarse_body()))
+        chosen[Path(path).stem] = partial(recover_by_network, net=load_network(path, load_body()))
     return chosen
 
 

@@ -14,9 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from core.body import Body
 from core.errors import SetupError
+from core.models.coarse_body import known_coarse_body
 from core.models.config import HyperbolicConfig, from_dict, to_dict
-from core.models.hyperbolic import CoarseBody, HyperbolicNet
+from core.models.hyperbolic import HyperbolicNet
 from core.models.lifter import Lifter
 from core.skeleton import JOINT_NAMES, KEYPOINT_NAMES
 
@@ -84,12 +86,17 @@ def load_lifter(path: str | Path) -> Lifter:
     return lifter.eval()
 
 
-def load_network(path: str | Path, body: CoarseBody) -> HyperbolicNet:
-    """The whole network of a file for a body with the same coarse mesh, in evaluation mode."""
+def load_network(path: str | Path, body: Body) -> HyperbolicNet:
+    """The whole network of a file for the body it was trained with, in evaluation mode."""
     tensors, config, info = read_network(path)
     if info["stage"] == "lift":
         raise SetupError(f"{path} holds a lifter only; a mesh network is needed")
-    net = HyperbolicNet(config, body)
+    if len(tensors["upsample.indices"]) != body.vertex_count:
+        raise SetupError(
+            f"{path} was trained with a body of {len(tensors['upsample.indices'])} vertices, this one has "
+            f"{body.vertex_count}"
+        )
+    net = HyperbolicNet(config, known_coarse_body(body, tensors["vertex_ids"]))
     _load_strictly(net, tensors, path)
     return net.eval()
 

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from core.body import Body
 from core.coarse import Coarse
 from core.models.hyperbolic import CoarseBody
+from core.models.upsample import sparse_rows
 from core.skeleton import PARENTS
 
 
 def coarse_body(body: Body, coarse: Coarse) -> CoarseBody:
-    """The part of a body that the mesh network is built from (float32, CPU)."""
+    """The part of a body that a new network is built from (float32, CPU)."""
+    indices, weights = sparse_rows(torch.from_numpy(coarse.U))
+    return _assemble(body, torch.from_numpy(coarse.vertex_ids), indices, weights)
 
-    def dense(tensor: torch.Tensor) -> torch.Tensor:
-        return (tensor.to_dense() if tensor.is_sparse else tensor).detach().float().cpu()
 
-    U = dense(torch.as_tensor(coarse.U))
-    ids = dense(torch.as_tensor(coarse.D)).argmax(1)
+def known_coarse_body(body: Body, vertex_ids: Tensor) -> CoarseBody:
+    """The same for a network whose file holds the lift already, so that nothing need be decimated.
+
+    vertex_ids [V'] as stored in the file.
+    """
+    empty = torch.zeros(body.vertex_count, 3)
+    return _assemble(body, vertex_ids, empty.long(), empty)
+
+
+def _assemble(body: Body, ids: Tensor, indices: Tensor, weights: Tensor) -> CoarseBody:
+    def dense(tensor: Tensor) -> Tensor:
+        return tensor.detach().float().cpu()
+
     return CoarseBody(
-        U=U,
+        vertex_ids=ids,
+        lift_indices=indices,
+        lift_weights=weights,
         template=dense(body.v_template)[ids],
         joints=dense(body.joint_template),
         parents=PARENTS,

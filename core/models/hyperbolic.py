@@ -27,8 +27,12 @@ from core.rotation import rotation_6d_to_matrix
 class CoarseBody(NamedTuple):
     """What the network needs to know of a body with V vertices."""
 
-    U: Tensor
-    """[V, V'] lifts the coarse mesh."""
+    vertex_ids: Tensor
+    """[V'] which vertices of the body the coarse ones are."""
+    lift_indices: Tensor
+    """[V, 3] coarse vertices that each vertex of the full mesh hangs on: the entries of U."""
+    lift_weights: Tensor
+    """[V, 3] how much; rows sum to 1."""
     template: Tensor
     """[V', 3] coarse vertices at rest."""
     joints: Tensor
@@ -86,12 +90,18 @@ class HyperbolicNet(nn.Module):
                 nn.init.normal_(head.weight, std=1e-3)
                 nn.init.zeros_(head.bias)
         self.upsample = Upsample(
-            body.U, rank=config.upsample_rank, residual_rank=config.residual_rank, prior_dim=config.prior_dim
+            body.lift_indices,
+            body.lift_weights,
+            coarse_count=coarse_count,
+            rank=config.upsample_rank,
+            residual_rank=config.residual_rank,
+            prior_dim=config.prior_dim,
         )
         if config.curvature == "learned":
             self.log_curvature = nn.Parameter(torch.tensor(config.curvature_init).log())
         nearest = torch.cdist(body.template, body.joints).argmin(1)
         self.register_buffer("nearest_joint", nearest)
+        self.register_buffer("vertex_ids", body.vertex_ids)
         for name in ("template", "joints", "weights", "shapedirs", "joint_shapedirs"):
             self.register_buffer(f"body_{name}", getattr(body, name).clone(), persistent=False)
 
@@ -113,11 +123,11 @@ class HyperbolicNet(nn.Module):
         return (mids[:, None] + offsets).clamp(0, count - 1)
 
     def start_mesh(self, lifted: Lifted, sequences: Tensor, mids: Tensor) -> Tensor:
-        """M_0 [B, V', 3] of the frames (sequences [B], mids [B])."""
+        """M_0 [B, V', 3] of the frames (sequences [B], mids [B]); no gradient goes back through it."""
         if self.config.mesh_start == "nearest_joint":
-            return take_frames(lifted.joints, sequences, mids).index_select(1, self.nearest_joint)
-        rotmats = rotation_6d_to_matrix(take_frames(lifted.rotations6d, sequences, mids))
-        return self.skin_coarse(rotmats, take_frames(lifted.betas, sequences, mids))
+            return take_frames(lifted.joints.detach(), sequences, mids).index_select(1, self.nearest_joint)
+        rotmats = rotation_6d_to_matrix(take_frames(lifted.rotations6d.detach(), sequences, mids))
+        return self.skin_coarse(rotmats, take_frames(lifted.betas.detach(), sequences, mids))
 
     def skin_coarse(self, rotmats: Tensor, betas: Tensor) -> Tensor:
         """Coarse vertices of local rotations [B, J, 3, 3] and shape [B, 10], pelvis at the origin -> [B, V', 3]."""
@@ -145,16 +155,19 @@ class HyperbolicNet(nn.Module):
             sequences, mids: [B] which sequence, and which of its frames is t*.
             vertex_ids: only these rows of the full mesh.
         """
+        # The mesh's error must not move the joints: while the mesh is young it would pull each joint into the middle
+        # of its skin. The lifter still learns from the mesh through its frame summaries.
+        joints = lifted.joints.detach()
         c = self.curvature
         # zeros (no feature) stay zeros under the layer norm
         features = functional.layer_norm(features.float(), features.shape[-1:])
         projected = functional.gelu(self.project_features(features))  # [S, N, prior_dim], shared by the windows
         window = self.window_indices(features.shape[1], mids)
-        P3D = take_frames(lifted.joints, sequences[:, None], window)  # [B, T, J, 3]
+        P3D = take_frames(joints, sequences[:, None], window)  # [B, T, J, 3]
         F = take_frames(projected, sequences[:, None], window)
         summary = self.project_summary(take_frames(lifted.features, sequences, mids))
         f, E_m = self.prior(P3D, F, summary)
-        P = take_frames(lifted.joints, sequences, mids)
+        P = take_frames(joints, sequences, mids)
         with torch.autocast(features.device.type, enabled=False):
             M_0 = self.start_mesh(lifted, sequences, mids)
         X_pose = None if self.hpo is None else self.hpo(M_0, P, f, c)

@@ -20,9 +20,8 @@ class PoseMotion(nn.Module):
         """P3D [B, T, J, 3] -> E_m [B, T, dim]: a state per difference and, last, the one after Dbar."""
         D = P3D.diff(dim=1)
         Dbar = D.mean(1, keepdim=True)
-        # Metres per frame are small numbers for a GRU: it gets units of 2 cm per frame. Its gradient, 50 times as
-        # large for that, would drown the lifter's own loss, and is stopped here.
-        sequence = 50 * torch.cat((D, Dbar), dim=1).flatten(2).detach()  # [B, T, 3J]
+        # metres per frame are small numbers for a GRU: it gets units of 2 cm per frame
+        sequence = 50 * torch.cat((D, Dbar), dim=1).flatten(2)  # [B, T, 3J]
         E_m, _ = self.gru(sequence)
         return E_m
 

@@ -20,14 +20,23 @@ def sparse_rows(U: Tensor, *, entries: int = 3) -> tuple[Tensor, Tensor]:
 class Upsample(nn.Module):
     """M' [B, V', 3], f [B, prior_dim] -> M [B, V, 3]."""
 
-    def __init__(self, U: Tensor, *, rank: int, residual_rank: int, prior_dim: int):
+    def __init__(
+        self,
+        indices: Tensor,
+        weights: Tensor,
+        *,
+        coarse_count: int,
+        rank: int,
+        residual_rank: int,
+        prior_dim: int,
+    ):
+        """indices, weights [V, 3]: the entries of U, see `sparse_rows`."""
         super().__init__()
-        full, coarse = U.shape
-        indices, weights = sparse_rows(U)
+        full = len(indices)
         self.register_buffer("indices", indices)
-        self.weights = nn.Parameter(weights)
+        self.weights = nn.Parameter(weights.clone())
         self.A = nn.Parameter(torch.zeros(full, rank))
-        self.B = nn.Parameter(torch.randn(rank, coarse) / coarse**0.5)
+        self.B = nn.Parameter(torch.randn(rank, coarse_count) / coarse_count**0.5)
         self.mlp1 = nn.Linear(prior_dim, 3 * residual_rank)
         self.mlp2 = nn.Parameter(torch.zeros(full, residual_rank))
 

@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.body import Body, load_body
 from core.errors import SetupError
 from core.models.checkpoint import load_network
 from core.models.clip import Chunk, recover_clip
-from core.models.hyperbolic import CoarseBody, HyperbolicNet
+from core.models.hyperbolic import HyperbolicNet
 from core.records import Camera, CameraMotion, Track
 from core.recover.mesh_fit import fit_rotations, fit_shape, spread_vertices
 from core.recover.root import place_root
 from core.rotation import rotation_6d_to_matrix
+from core.skeleton import PARENTS
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "hyperbolic.safetensors"
 CHUNK = 32
@@ -58,9 +60,7 @@ def recover_by_network(
     The network speaks the shipped body; for another body its rotations are kept, and the shape is the one whose
     bones are as long.
     """
-    from core.body import load_body
-
-    own = load_body(device=device)
+    own = _own_body().to(device)
     net = (net or _shipped_network()).to(device)
     ids = _fitted_vertices().to(device)
     lifter_betas, chunks = recover_clip(net, track, camera, device=device, chunk=CHUNK, vertex_ids=ids)
@@ -101,8 +101,6 @@ def match_bones(own, body, betas: Tensor) -> Tensor:
 
 
 def _bone_vectors(joints: Tensor) -> Tensor:
-    from core.skeleton import PARENTS
-
     return joints[1:] - joints[list(PARENTS[1:])]
 
 
@@ -111,27 +109,21 @@ def _is_same_body(own, body) -> bool:
 
 
 @lru_cache(maxsize=1)
+def _own_body() -> Body:
+    """The body that the shipped networks were trained with."""
+    return load_body()
+
+
+@lru_cache(maxsize=1)
 def _shipped_network() -> HyperbolicNet:
     if not WEIGHTS.exists():
         raise SetupError(f"The network {WEIGHTS} is missing: install Hyper Mocap again, or use method fit")
-    return load_network(WEIGHTS, default_coarse_body())
+    return load_network(WEIGHTS, _own_body())
 
 
 @lru_cache(maxsize=1)
 def _fitted_vertices() -> Tensor:
-    from core.body import load_body
-
-    return spread_vertices(load_body().v_template, FITTED_VERTICES)
-
-
-def default_coarse_body() -> CoarseBody:
-    """The coarse mesh of the shipped body, as the networks are built from it."""
-    from core.body import load_body
-    from core.coarse import build_coarse
-    from core.models.coarse_body import coarse_body
-
-    body = load_body()
-    return coarse_body(body, build_coarse(body))
+    return spread_vertices(_own_body().v_template.cpu(), FITTED_VERTICES)
 
 
 def _start_rotations(chunk: Chunk) -> Tensor:

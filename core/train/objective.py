@@ -69,11 +69,11 @@ class MeshObjective:
     def __init__(
         self, body, coarse, weights: LossConfig, *, hyperbolic_weight: float, device: str, use_bfloat16: bool
     ):
-        """coarse: `core.coarse.Coarse` of the body (D picks, faces)."""
+        """coarse: `core.coarse.Coarse` of the body."""
         self.use_bfloat16 = use_bfloat16
         self.body, self.weights, self.hyperbolic_weight = body, weights, hyperbolic_weight
-        self.coarse_ids = torch.as_tensor(coarse.D).float().argmax(1).to(device)  # [V']
-        self.triangles = torch.as_tensor(coarse.faces).long().to(device)
+        self.coarse_ids = torch.from_numpy(coarse.vertex_ids).to(device)  # [V']
+        self.triangles = torch.from_numpy(coarse.faces).to(device)
         regressor = body.J_regressor.to_dense() if body.J_regressor.is_sparse else body.J_regressor
         self.support = regressor.abs().sum(0).nonzero()[:, 0].to(device)
         """Vertices that the joint regressor reads."""

@@ -66,9 +66,10 @@ def train(options: TrainOptions) -> dict[str, float]:
     torch.manual_seed(config.seed)
     if device.startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = True
-    body = load_body(options.body_path, device=device)
+    body = load_body(options.body_path)
     coarse = build_coarse(body)
     net = HyperbolicNet(config.network, coarse_body(body, coarse)).to(device)
+    body = body.to(device)
     if options.start_from is not None:
         _start_from(net, options.start_from)
     objective = MeshObjective(
