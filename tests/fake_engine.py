@@ -30,6 +30,8 @@ JOINTS = np.array([
 # fmt: on
 CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 SIDES = np.array([(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)])
+CAMERA = np.array([(1, 0, 0, 0.5), (0, 0, 1, -7), (0, -1, 0, 1.3), (0, 0, 0, 1)], float)
+"""x_world = CAMERA @ x_cam: looks along +y from 7 m away."""
 UP = np.array([(1, 0, 0), (0, 0, -1), (0, 1, 0)], float)
 """Turns the body's y up into the world's z up."""
 
@@ -287,10 +289,7 @@ class Engine:
             for i in range(behaviour.people)
         ]  # fmt: skip
         self.send(p.People(people))
-        camera = np.eye(4)
-        camera[:3, :3] = ((-1, 0, 0), (0, 0, 1), (0, -1, 0))
-        camera[:3, 3] = (0.5, -7.0, 1.3)
-        self.send(p.View(0, 1468.0, 1468.0, 640.0, 360.0, 1280, 720, self.array(camera)))
+        self.send(p.View(0, 1468.0, 1468.0, 640.0, 360.0, 1280, 720, self.array(CAMERA)))
         for person in range(behaviour.people):
             self.send(p.Shape(person, 1.66, self.array(np.zeros(10))))
         for first in range(0, total, behaviour.chunk):
@@ -335,7 +334,20 @@ class Engine:
             path = Path(folder) / f"{Path(job.video).stem}_person{person}.npz"
             path.parent.mkdir(parents=True, exist_ok=True)
             poses, trans = walk(np.arange(count), self.behaviour.fps, person)
-            np.savez(path, poses=poses.reshape(-1, 72), trans=trans, frames=np.arange(count))
+            np.savez(
+                path,
+                frames=np.arange(count, dtype="<i4"),
+                times=np.arange(count) / self.behaviour.fps,
+                poses=poses.reshape(-1, 72),
+                trans=trans,
+                betas=np.zeros(10),
+                confidence=np.full(count, 0.9),
+                contacts=np.zeros((count, 4)),
+                camera=np.array([1468.0, 1468.0, 640.0, 360.0, 1280.0, 720.0]),
+                R_world_from_cam=np.tile(CAMERA[:3, :3], (count, 1, 1)),
+                t_world_from_cam=np.tile(CAMERA[:3, 3], (count, 1)),
+                mocap_framerate=np.float64(self.behaviour.fps),
+            )
             paths.append(str(path))
         return paths
 

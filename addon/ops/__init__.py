@@ -16,6 +16,9 @@ NAMES = (
     "check_engine",
     "open_log",
     "open_preferences",
+    "import_result",
+    "smooth_motion",
+    "compare_smoothing",
     "export_fbx",
 )
 

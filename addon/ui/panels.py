@@ -209,12 +209,13 @@ class HYPER_MOCAP_PT_result(_Tab, bpy.types.Panel):
 
     bl_label = "Result"
 
-    def draw(self, _context) -> None:
+    def draw(self, context) -> None:
         """Draw smoothing, export, and loading of earlier results."""
         layout = self.layout
-        column = layout.column(align=True)
-        column.operator("hyper_mocap.smooth_motion", icon="SMOOTHCURVE")
-        column.operator("hyper_mocap.export_fbx", icon="EXPORT")
+        row = layout.row(align=True)
+        row.operator("hyper_mocap.smooth_motion", icon="SMOOTHCURVE")
+        row.operator("hyper_mocap.compare_smoothing", text="", icon="ARROW_LEFTRIGHT")
+        layout.operator("hyper_mocap.export_fbx", icon="EXPORT")
         layout.operator("hyper_mocap.import_result", icon="IMPORT")
 
 

@@ -261,3 +261,49 @@ def test_export_writes_a_file(addon, monkeypatch, tmp_path: Path) -> None:
     assert out.read_bytes().startswith(b"Kaydara FBX Binary")
     with pytest.raises(RuntimeError, match="There is no folder"):
         bpy.ops.hyper_mocap.export_fbx(filepath=str(tmp_path / "nowhere" / "out.fbx"))
+
+
+def test_smoothing_keeps_the_raw_motion_beside_it(addon, monkeypatch, tmp_path: Path) -> None:
+    assert not bpy.ops.hyper_mocap.smooth_motion.poll() and not bpy.ops.hyper_mocap.compare_smoothing.poll()
+    support.use_engine(monkeypatch, tmp_path, frames=64)
+    support.import_clip(tmp_path, frames=64)
+    bpy.ops.hyper_mocap.set_scene_fps()
+    recover()
+    raw = support.posed_vertices(0, 20)
+    assert bpy.ops.hyper_mocap.smooth_motion(seconds=0.5, keep_hits=False) == {"FINISHED"}
+    smooth = support.posed_vertices(0, 20)
+    assert np.abs(smooth - raw).max() > 0.01
+    assert bpy.ops.hyper_mocap.compare_smoothing() == {"FINISHED"}
+    np.testing.assert_allclose(support.posed_vertices(0, 20), raw, atol=1e-6)
+    bpy.ops.hyper_mocap.compare_smoothing()
+    np.testing.assert_allclose(support.posed_vertices(0, 20), smooth, atol=1e-6)
+    for path in (tmp_path / "results").glob("*.npz"):
+        path.unlink()
+    with pytest.raises(RuntimeError, match="is gone"):
+        bpy.ops.hyper_mocap.smooth_motion()
+
+
+def test_results_come_back_without_an_engine(addon, monkeypatch, tmp_path: Path) -> None:
+    """The shipped body replaces the boxes, so joints are compared: the pelvis' path is that of the walk."""
+    support.use_engine(monkeypatch, tmp_path, frames=40, people=2)
+    support.import_clip(tmp_path, frames=40)
+    bpy.ops.hyper_mocap.set_scene_fps()
+    recover()
+    paths = sorted((tmp_path / "results").glob("*.npz"))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    bpy.context.scene.render.fps = 30
+    names = [{"name": path.name} for path in paths]
+    done = bpy.ops.hyper_mocap.import_result(filepath=str(paths[0]), directory=str(paths[0].parent), files=names)
+    assert done == {"FINISHED"}
+    for person in (0, 1):
+        pelvis = []
+        for frame in (1, 40):
+            bpy.context.scene.frame_set(frame)
+            rig = bpy.data.objects[f"Person {person + 1}"]
+            pelvis.append(rig.matrix_world @ rig.pose.bones["pelvis"].head)
+        trans = walk(np.array([0, 39]), 30.0, person)[1]
+        np.testing.assert_allclose(np.array(pelvis[1] - pelvis[0]), trans[1] - trans[0], atol=1e-4)
+    notes = tmp_path / "notes.npz"
+    notes.write_text("none")
+    with pytest.raises(RuntimeError, match="not a readable result"):
+        bpy.ops.hyper_mocap.import_result(filepath=str(notes))
