@@ -78,7 +78,7 @@ def fit(
     """
     chain, prior, evidence = build_chain(body), load_prior(), read_evidence(track, camera)
     mean_shape = shape_chain(chain, torch.zeros(chain.shape_count, dtype=torch.float64))
-    evidence, _ = settle_sides(evidence, guess_motion(evidence, mean_shape)[1][:, 2])
+    evidence = settle(evidence, guess_motion(evidence, mean_shape)[1])
     rotmats, trans = guess_motion(evidence, mean_shape)
     chosen = choose_shape_frames(evidence, options.shape_frames)
     if len(chosen):
@@ -118,13 +118,18 @@ def refine(
     if not np.array_equal(motion.frames, track.frames):
         raise ValueError("refine: motion and track cover different frames")
     trans = torch.from_numpy(motion.trans.astype(np.float64))
-    evidence, _ = settle_sides(read_evidence(track, camera), trans[:, 2])
+    evidence = settle(read_evidence(track, camera), trans)
     shaped = shape_chain(build_chain(body), torch.from_numpy(motion.betas.astype(np.float64)))
     rotmats = torch.from_numpy(motion.rotmats.astype(np.float64))
     anchor = Anchor(rotmats, options.anchor_strength)
     return _solve_windows(
         track, evidence, shaped, rotmats, trans, load_prior(), options, anchor, on_frames, should_stop, on_progress
     )
+
+
+def settle(evidence: Evidence, trans: Tensor) -> Evidence:
+    """Evidence with the detector's exchanges of left and right undone."""
+    return settle_sides(evidence, trans)[0]
 
 
 def guess_motion(evidence: Evidence, shaped: Shaped, rotmats: Tensor | None = None) -> tuple[Tensor, Tensor]:

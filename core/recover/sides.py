@@ -1,11 +1,10 @@
-"""Settle left and right over time: the detector exchanges them, for single frames or for dozens.
+"""Settle left and right over time: a detector that takes a front for a back exchanges all sides.
 
-A detector that takes a front for a back exchanges all sides and turns depth inside out: mirrored in depth, its
-landmarks fit again. One that confuses the legs of a person seen from the side exchanges their places in the picture.
-Both show as a jump where the exchange begins and ends. Each frame is in one of four states (upper body exchanged or
-not, legs exchanged or not); the most coherent sequence is found exactly by dynamic programming over pairs of
-neighbouring states, so that crossing limbs keep their speed. Most frames are right, so that states other than "as
-detected" cost a little. N frames, K keypoints.
+It does so for single frames or for dozens, most when the face is hidden, and passes through frames in which both
+readings are blended. Exchanging the sides back and turning depth inside out makes its landmarks fit again (under weak
+perspective the two readings look the same). Which frames to exchange is decided for the clip as a whole: every frame
+should agree with the ones up to `MEMORY` before it, in the picture and in depth; people go where they face; most frames
+are right. Dynamic programming over the last MEMORY decisions finds the best sequence exactly. N frames, K keypoints.
 """
 
 from __future__ import annotations
@@ -18,119 +17,141 @@ from torch import Tensor
 from core.recover.evidence import Evidence, assemble_evidence
 from core.skeleton import KEYPOINT_MIRROR, KEYPOINT_NAMES
 
-STATES = ((False, False), (True, True), (True, False), (False, True))
-"""(upper exchanged, legs exchanged)."""
-LEGS = torch.tensor([name.split("_")[-1] in ("hip", "knee", "ankle", "heel", "toe") for name in KEYPOINT_NAMES])
+MEMORY = 6
+"""Frames back that a frame is compared with: blended frames between two readings last about three."""
 PAIRED = torch.tensor([mirror != k for k, mirror in enumerate(KEYPOINT_MIRROR)])
+SLOW = torch.tensor(
+    [0.3 if name.split("_")[-1] in ("wrist", "pinky", "index", "thumb") else 1.0 for name in KEYPOINT_NAMES],
+    dtype=torch.float64,
+)
+"""Hands say little of the sides: they move most."""
 
 
 @dataclass(frozen=True)
 class SideCosts:
-    state: tuple[float, ...] = (0.0, 0.4, 5.0, 3.0)
-    """Cost per frame of each of STATES."""
-    change: float = 12.0
-    """Cost of going from one state to another."""
+    exchanged: float = 0.4
+    """Cost of an exchanged frame."""
+    sideways: float = 5.0
+    """More cost of it for a person seen squarely from the side: there front and back are no riddle."""
     jump_2d: float = 0.12
-    """m: standard deviation of a keypoint's change of place in the picture's plane from one frame to the next, after
-    its speed is taken off."""
+    """m: how far a keypoint moves in the picture's plane in 1/30 s."""
     jump_3d: float = 0.12
-    """m: the same for landmarks, whose speed is not taken off."""
-    believed_speed: float = 0.15
-    """m per frame that is taken off at most: a jump is no speed."""
-    twist: float = 30.0
-    """Cost of hips turned half round against the shoulders."""
+    """m: how far a landmark moves; both grow with the square root of the time between."""
     cap: float = 6.0
     """Most one keypoint may cost."""
+    backwards: float = 0.6
+    """Cost of a frame of walking backwards at `walking_speed` or more."""
+    walking_speed: float = 0.8
+    """m/s."""
+    belief: float = 0.4
+    """Weight of an exchanged frame's landmarks: they were a mistake."""
 
 
-def candidate_points(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
-    """What each state makes of the evidence: (rays [S, N, K, 2], points [S, N, K, 3], confidence [S, N, K])."""
-    mirror = list(KEYPOINT_MIRROR)
-    rays, points, confidence = [], [], []
-    for upper, legs in STATES:
-        exchanged = torch.where(LEGS, torch.tensor(legs), torch.tensor(upper)) & PAIRED  # [K]
-        where = exchanged[None, :, None]
-        swapped = evidence.points[:, mirror]
-        if upper and legs:
-            place = swapped * torch.tensor([1.0, 1.0, -1.0], dtype=swapped.dtype)
-            place = torch.where(PAIRED[None, :, None], place, evidence.points * place.new_tensor([1.0, 1.0, -1.0]))
-        else:
-            place = torch.cat([swapped[..., :2], evidence.points[..., 2:]], -1)
-            place = torch.where(where, place, evidence.points)
-        rays.append(torch.where(where, evidence.rays[:, mirror], evidence.rays))
-        confidence.append(torch.where(exchanged[None], evidence.confidence[:, mirror], evidence.confidence))
-        points.append(place)
-    return torch.stack(rays), torch.stack(points), torch.stack(confidence)
-
-
-def settle_sides(evidence: Evidence, depth: Tensor, costs: SideCosts = SideCosts()) -> tuple[Evidence, Tensor]:
-    """Evidence with sides exchanged where that makes the motion coherent, and the state of each frame [N] int.
-
-    depth [N] m: rough distance of the person, to compare pixels with metres. Unusable frames keep state 0.
-    """
-    states = torch.zeros(len(evidence), dtype=torch.long)
-    known = evidence.usable.nonzero().squeeze(1)
-    if len(known) >= 3:
-        states[known] = _best_sequence(evidence[known], depth[known], costs)
-    if not states.any():
-        return evidence, states
-    rays, points, confidence = candidate_points(evidence)
-    index = torch.arange(len(evidence))
-    # an exchanged frame's landmarks were a mistake: believe them less
-    belief = torch.where(states == 0, 1.0, 0.4).to(torch.float64)
+def exchange_sides(evidence: Evidence, exchanged: Tensor, belief: float = 1.0) -> Evidence:
+    """Evidence with left and right exchanged and depth turned inside out in frames where `exchanged` [N] is True."""
+    mirror, where = list(KEYPOINT_MIRROR), exchanged[:, None]
+    depth_flip = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
     changed = assemble_evidence(
         evidence.times,
-        rays[states, index],
-        confidence[states, index],
-        points[states, index],
+        torch.where(where[..., None], evidence.rays[:, mirror], evidence.rays),
+        torch.where(where, evidence.confidence[:, mirror], evidence.confidence),
+        torch.where(where[..., None], evidence.points[:, mirror] * depth_flip, evidence.points),
         evidence.usable,
         evidence.upright,
     )
-    return replace(changed, pair_confidence=changed.pair_confidence * belief[:, None]), states
+    return replace(changed, pair_confidence=torch.where(where, belief, 1.0) * changed.pair_confidence)
 
 
-def _best_sequence(evidence: Evidence, depth: Tensor, costs: SideCosts) -> Tensor:
-    """Viterbi over pairs (state of t-1, state of t): [N] states of frames that are all usable."""
-    N, S = len(evidence), len(STATES)
-    rays, points, confidence = candidate_points(evidence)
-    scale = depth.median()
-    places = rays * scale  # [S, N, K, 2] m
-    step = (evidence.times[1:] - evidence.times[:-1]).clamp_min(1e-3)
-    slack = (step * 30).sqrt()  # a longer step may move farther
-    # first-order cost of landmarks, [N-1, S, S]
-    jump = points[None, :, 1:] - points[:, None, :-1]  # [from, to, N-1, K, 3]
-    sure = torch.minimum(confidence[None, :, 1:], confidence[:, None, :-1])
-    cost_3d = (jump.square().sum(-1) / (costs.jump_3d * slack[:, None]) ** 2).clamp_max(costs.cap)
-    first = (cost_3d * sure).sum(-1).permute(2, 0, 1)
-    unary = torch.tensor(costs.state, dtype=first.dtype) + costs.twist * _twists(points)  # [N, S]
-    first = first + unary[1:, None]
-    first = first + costs.change * (1 - torch.eye(S, dtype=first.dtype))
-    # second-order cost of image places, [N-2, S, S, S]: against the speed of the step before
-    ratio = (step[1:] / step[:-1]).clamp(0.3, 3.0)[:, None, None]
-    speed = (places[None, :, 1:-1] - places[:, None, :-2]) * ratio  # [a, b, N-2, K, 2]
-    speed = speed * (costs.believed_speed / speed.norm(dim=-1, keepdim=True).clamp_min(costs.believed_speed))
-    error = places[None, None, :, 2:] - (places[None, :, None, 1:-1] + speed[:, :, None])  # [a, b, c, N-2, K, 2]
-    sure = torch.minimum(confidence[None, None, :, 2:], confidence[None, :, None, 1:-1])
-    cost_2d = (error.square().sum(-1) / (costs.jump_2d * slack[1:, None]) ** 2).clamp_max(costs.cap)
-    second = (cost_2d * sure).sum(-1).permute(3, 0, 1, 2)
-    total = unary[0][:, None] + first[0]  # [a, b]
-    back = []
-    for t in range(N - 2):
-        options = total[:, :, None] + second[t] + first[t + 1][None]  # [a, b, c]
-        total, best = options.min(0)
-        back.append(best)
-    flat = int(total.argmin())
-    path = [flat % S, flat // S]  # state of N-1, then of N-2
-    for best in reversed(back):
-        path.append(int(best[path[-1], path[-2]]))
-    return torch.tensor(path[::-1])
+def settle_sides(evidence: Evidence, trans: Tensor, costs: SideCosts = SideCosts()) -> tuple[Evidence, Tensor]:
+    """Evidence with sides exchanged where that makes the motion coherent, and which frames those are [N] bool.
+
+    trans [N, 3] m: rough place of the person, to compare pixels with metres and facing with going.
+    """
+    exchanged = torch.zeros(len(evidence), dtype=torch.bool)
+    known = evidence.usable.nonzero().squeeze(1)
+    if len(known) >= 3:
+        exchanged[known] = _best_sequence(evidence[known], trans[known], costs)
+    if not exchanged.any():
+        return evidence, exchanged
+    return exchange_sides(evidence, exchanged, costs.belief), exchanged
 
 
-def _twists(points: Tensor) -> Tensor:
-    """How far hips and shoulders face apart, 0 (alike) .. 1 (opposite): points [S, N, K, 3] -> [N, S]."""
-    ends = [
-        points[:, :, KEYPOINT_NAMES.index(f"left_{name}")] - points[:, :, KEYPOINT_NAMES.index(f"right_{name}")]
+def _best_sequence(evidence: Evidence, trans: Tensor, costs: SideCosts) -> Tensor:
+    """Viterbi over the last MEMORY decisions: [N] bool, for frames that are all usable."""
+    N, states = len(evidence), 2**MEMORY
+    other = exchange_sides(evidence, torch.ones(N, dtype=torch.bool))
+    left = _to_the_left(evidence)
+    squarely = ((left[:, 1].abs() - 0.7) / 0.3).clamp_min(0)
+    unary = torch.stack([torch.zeros(N, dtype=torch.float64), costs.exchanged + costs.sideways * squarely], 1)
+    unary = unary + _against_walking(evidence, trans, left, costs)
+    scale = trans[:, 2].median()
+    history = torch.arange(states)  # bit d - 1 is the decision d frames ago
+    pairwise = torch.zeros(N, 2, states, dtype=torch.float64)  # cost of decision 0 / 1 after each history
+    for back in range(1, min(MEMORY, N - 1) + 1):
+        bit = (history >> (back - 1)) & 1
+        same = _distance(evidence[back:], evidence[:-back], scale, costs) / back
+        changed = _distance(evidence[back:], other[:-back], scale, costs) / back  # the same both ways round
+        for decision in (0, 1):
+            agrees = (bit == decision)[None]
+            pairwise[back:, decision] += torch.where(agrees, same[:, None], changed[:, None])
+    total = torch.where(history == 0, 0.0, torch.inf).to(torch.float64)
+    total[1] = 0.0  # nothing is known before the first frame: either history of equal decisions
+    total[states - 1] = 0.0
+    came_from = []
+    for t in range(N):
+        options = total[None] + pairwise[t] + unary[t][:, None]  # [decision, history]
+        # histories h and h + states / 2 lead to the same next one
+        folded = options.reshape(2, 2, states // 2)
+        best, which = folded.min(1)  # [decision, low bits]
+        total = best.T.reshape(-1)  # next history = (low bits << 1) | decision
+        came_from.append(which.T.reshape(-1))
+    state, decisions = int(total.argmin()), []
+    for t in reversed(range(N)):
+        decisions.append(state & 1)
+        state = (state >> 1) | (int(came_from[t][state]) << (MEMORY - 1))
+    return torch.tensor(decisions[::-1], dtype=torch.bool)
+
+
+def _distance(after: Evidence, before: Evidence, scale: Tensor, costs: SideCosts) -> Tensor:
+    """How badly two poses agree, [n], frame by frame; scale m turns rays into metres."""
+    steps = ((after.times - before.times) * 30).clamp(1.0, 60.0)[:, None]
+    sure = torch.minimum(after.confidence, before.confidence) * SLOW
+    flat = (after.rays - before.rays).square().sum(-1) * scale**2
+    deep = (after.points - before.points).square().sum(-1)
+    cost = (flat / (costs.jump_2d**2 * steps)).clamp_max(costs.cap) + (deep / (costs.jump_3d**2 * steps)).clamp_max(
+        costs.cap
+    )
+    return (cost * sure).sum(1)
+
+
+def _to_the_left(evidence: Evidence) -> Tensor:
+    """Unit vectors [N, 2] in (x, z) from the right to the left side of the trunk."""
+    left = sum(
+        evidence.points[:, KEYPOINT_NAMES.index(f"left_{name}")]
+        - evidence.points[:, KEYPOINT_NAMES.index(f"right_{name}")]
         for name in ("hip", "shoulder")
-    ]
-    hips, shoulders = (v / v.norm(dim=-1, keepdim=True).clamp_min(0.05) for v in ends)
-    return ((1 - (hips * shoulders).sum(-1)) / 2).T
+    )[:, [0, 2]]
+    return left / left.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+
+
+def _against_walking(
+    evidence: Evidence, trans: Tensor, left: Tensor, costs: SideCosts, half_width_s: float = 0.5
+) -> Tensor:
+    """Cost [N, 2] of facing away from where one goes, as detected and exchanged."""
+    times = evidence.times
+    low = torch.searchsorted(times, times - half_width_s).tolist()
+    high = torch.searchsorted(times, times + half_width_s, right=True).tolist()
+    ground = trans[:, [0, 2]]
+    velocity = torch.zeros_like(ground)
+    for t, (a, b) in enumerate(zip(low, high)):
+        if b - a >= 5:
+            centred = times[a:b] - times[a:b].mean()
+            velocity[t] = (centred[:, None] * ground[a:b]).sum(0) / centred.square().sum()
+    speed = velocity.norm(dim=-1).clamp_min(1e-6)
+    forward = torch.stack([left[:, 1], -left[:, 0]], 1)  # left x up with up = -y
+    weight = costs.backwards * (speed / costs.walking_speed).clamp_max(1.0)
+    options = []
+    for flip in (1.0, -1.0):
+        facing = forward * torch.tensor([1.0, flip], dtype=torch.float64)
+        options.append(weight * (1 - (facing * velocity).sum(-1) / speed) / 2)
+    return torch.stack(options, 1)
