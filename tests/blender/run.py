@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     except ModuleNotFoundError:
         print("pytest is not visible to Blender's Python: pass --packages DIR", file=sys.stderr)
         return 2
-    if not any(not a.startswith("-") for a in arguments):
+    if not any(Path(a.split("::")[0]).exists() for a in arguments):
         arguments = [*arguments, str(ROOT / "tests" / "blender")]
     return int(pytest.main(["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), *arguments]))
 
