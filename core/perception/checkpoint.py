@@ -7,6 +7,7 @@ as "<name>.values" (its non-zero numbers in order) and "<name>.mask" (one bit pe
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from core.errors import SetupError
 from core.perception.blazepose import BlazePoseDetector, BlazePoseLandmarks
 
 DEFAULT_PATH = Path(__file__).resolve().parents[2] / "weights" / "blazepose.safetensors"
+ABOUT = "about"
 FORMAT = "hyper-mocap blazepose 1"
 SOURCE = "BlazePose, Google, Apache-2.0; see weights/README.md"
 
@@ -33,8 +35,9 @@ def write_networks(path: str | Path, arrays: dict[str, np.ndarray], sparse: set[
             stored[name + ".values"] = flat[flat != 0]
         else:
             stored[name] = np.ascontiguousarray(array)
-    metadata = {"format": FORMAT, "source": SOURCE, "sha256": digest(stored)}
-    Path(path).write_bytes(save(stored, metadata))
+    # One key: the library writes several in random order, and the file is to be the same every time.
+    about = {"format": FORMAT, "sha256": digest(stored), "source": SOURCE}
+    Path(path).write_bytes(save(stored, {ABOUT: json.dumps(about, sort_keys=True)}))
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:
@@ -56,13 +59,13 @@ def load_networks(path: str | Path | None = None) -> tuple[BlazePoseDetector, Bl
         raise SetupError(f"Perception weights are missing: {path}. Reinstall the extension")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError) as error:
         raise SetupError(f"Perception weights are damaged: {path} ({error}). Reinstall the extension") from error
-    if metadata.get("format") != FORMAT:
+    if about.get("format") != FORMAT:
         raise SetupError(f"{path} is not a file of perception weights ({FORMAT!r} expected)")
-    if metadata.get("sha256") != digest(stored):
+    if about.get("sha256") != digest(stored):
         raise SetupError(f"Perception weights are damaged: {path} (checksum differs). Reinstall the extension")
     detector, landmarks = BlazePoseDetector(), BlazePoseLandmarks()
     _fill(detector, "detector.", stored, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from core.perception.roi import Roi
 
 MIN_VIEW_ASPECT = 1.25
 """Frames longer than this are searched in square pieces too: people are then larger for the detector."""
+MAX_PIECES = 5
 
 
 class Networks:
@@ -58,12 +60,17 @@ def _to_cpu(reading: Reading) -> Reading:
 
 
 def detector_regions(width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """(x, y, width, height) of what the detector looks at: the frame, and overlapping squares along a long one."""
+    """(x, y, width, height) of what the detector looks at: the frame, and overlapping squares along a long one.
+
+    Very long frames are cut into MAX_PIECES oblong pieces instead.
+    """
     side, length = min(height, width), max(height, width)
     regions = [(0, 0, width, height)]
     if length / side >= MIN_VIEW_ASPECT:
-        for start in np.linspace(0, length - side, int(np.ceil(length / side))).round().astype(int):
-            regions.append((int(start), 0, side, side) if width > height else (0, int(start), side, side))
+        count = min(math.ceil(length / side), MAX_PIECES)
+        piece = max(side, math.ceil(length / count))
+        for start in np.linspace(0, length - piece, count).round().astype(int).tolist():
+            regions.append((start, 0, piece, side) if width > height else (0, start, side, piece))
     return regions
 
 

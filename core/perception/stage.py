@@ -18,6 +18,7 @@ import torch
 from core.perception.anchors import Letterbox
 from core.perception.networks import Networks, detector_regions, view_region
 from core.perception.snapshot import Checkpoint
+from core.perception.sofar import SoFar
 from core.perception.stitch import build_tracks
 from core.perception.track import Tracker, TrackingConfig
 from core.records import Track
@@ -48,23 +49,31 @@ def perceive(
     config: TrackingConfig | None = None,
     networks: Networks | None = None,
     checkpoint: Checkpoint | None = None,
+    on_track: Callable[[Track], None] | None = None,
 ) -> list[Track]:
     """Find and follow people through `reader`'s frames -> tracks, most prominent first; empty if nobody is there.
 
     on_progress(frames done, frames expected; 0 = unknown). Once should_stop() is true, the tracks so far are
-    returned. Frames that the checkpoint holds are not perceived again. Raises VideoError if the video breaks,
-    SetupError if the weights are missing or damaged.
+    returned. on_track gets stretches of tracks meanwhile (sofar.py). Frames that the checkpoint holds are not
+    perceived again. Raises VideoError if the video breaks, SetupError if the weights are missing or damaged.
     """
     networks = networks or Networks(device=device)
     config = config or TrackingConfig(max_people=max_people)
     tracker = Tracker(networks, config)
     times: list[float] = checkpoint.restore(tracker) if checkpoint is not None else []
+    so_far = SoFar(
+        reader.clip, reader.start, scale=working_scale(reader), max_people=max_people, numbers=tracker.numbers
+    )
     is_stopped = False
     if checkpoint is None or not checkpoint.is_complete:
         with closing(_prepare_ahead(reader, config.detect_every, reader.start + len(times))) as frames:
             for frame in frames:
                 tracker.step(frame.index, frame.time, frame.image, frame.views)
                 times.append(frame.time)
+                so_far.number(tracker.people, len(times))
+                if on_track is not None:
+                    for stretch in so_far.take(tracker.people, times):
+                        on_track(stretch)
                 if checkpoint is not None:
                     checkpoint.keep(tracker, times)
                 if on_progress is not None:
@@ -75,7 +84,13 @@ def perceive(
     if checkpoint is not None:
         checkpoint.keep_all(tracker, times, is_complete=not is_stopped)
     return build_tracks(
-        tracker.people, np.array(times), reader.start, reader.clip, scale=working_scale(reader), max_people=max_people
+        tracker.people,
+        np.array(times),
+        reader.start,
+        reader.clip,
+        scale=working_scale(reader),
+        max_people=max_people,
+        numbers=tracker.numbers,
     )
 
 

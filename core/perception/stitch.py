@@ -21,30 +21,44 @@ BOX_CONFIDENCE = 0.3
 
 
 def build_tracks(
-    found: list[Person], times: np.ndarray, first: int, clip: Clip, *, scale: float, max_people: int
+    found: list[Person],
+    times: np.ndarray,
+    first: int,
+    clip: Clip,
+    *,
+    scale: float,
+    max_people: int,
+    numbers: dict[int, int] | None = None,
 ) -> list[Track]:
-    """People found in the frames [first, first + len(times)) -> tracks, most prominent first, renumbered from 0.
+    """People found in the frames [first, first + len(times)) -> tracks, most prominent first, numbered from 0.
 
     times [N]: seconds of every frame, so that bridged frames have theirs. scale: px of the samples per px of the
-    clip's frames.
+    clip's frames. numbers: person's id -> number already given (sofar.py); the others get those that are free.
     """
-    trimmed = [_trim(person.samples) for person in found]
-    kept = [samples for samples in trimmed if _is_person(samples)]
-    kept.sort(key=lambda samples: -_prominence(samples))
-    return [_build_track(k, samples, times, first, clip, scale) for k, samples in enumerate(kept[:max_people])]
+    trimmed = [(person.id, trim_samples(person.samples)) for person in found]
+    kept = [(id_, samples) for id_, samples in trimmed if is_person(samples)]
+    kept.sort(key=lambda pair: -_prominence(pair[1]))
+    given = dict(numbers or {})
+    free = (n for n in range(len(kept) + len(given)) if n not in given.values())
+    tracks = []
+    for id_, samples in kept[:max_people]:
+        number = given[id_] if id_ in given else next(free)
+        tracks.append(build_track(number, samples, times, first, clip, scale))
+    return tracks
 
 
 def _quality(sample: Sample) -> float:
     return sample.presence * float(sample.keypoints[:, 2].mean())
 
 
-def _trim(samples: list[Sample]) -> list[Sample]:
-    """Without the dubious frames at either end, where somebody comes or goes."""
+def trim_samples(samples: list[Sample]) -> list[Sample]:
+    """Samples without the dubious frames at either end, where somebody comes or goes."""
     good = [k for k, sample in enumerate(samples) if _quality(sample) >= MIN_CONFIDENCE]
     return samples[good[0] : good[-1] + 1] if good else []
 
 
-def _is_person(samples: list[Sample]) -> bool:
+def is_person(samples: list[Sample]) -> bool:
+    """Whether trimmed samples show somebody, rather than a chance find."""
     if len(samples) < MIN_FRAMES or samples[-1].time - samples[0].time < MIN_SECONDS:
         return False
     return float(np.mean([_quality(sample) for sample in samples])) >= MIN_MEAN_CONFIDENCE
@@ -55,9 +69,8 @@ def _prominence(samples: list[Sample]) -> float:
     return float(sum(np.ptp(s.keypoints[:, 1]) for s in samples))
 
 
-def _build_track(
-    person: int, samples: list[Sample], times: np.ndarray, first: int, clip: Clip, scale: float
-) -> Track:
+def build_track(person: int, samples: list[Sample], times: np.ndarray, first: int, clip: Clip, scale: float) -> Track:
+    """One person's track over all frames from the first sample to the last; arguments as in `build_tracks`."""
     seen = np.array([s.frame for s in samples])
     frames = np.arange(seen[0], seen[-1] + 1)
     is_seen = np.zeros(len(frames), bool)

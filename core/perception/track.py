@@ -78,6 +78,8 @@ class Tracker:
         self.networks = networks
         self.config = config or TrackingConfig()
         self.people: list[Person] = []
+        self.numbers: dict[int, int] = {}
+        """Numbers under which people were handed out already, by person's id (sofar.py)."""
         self._near: list[Person] = []
         """Followed now, or lost a moment ago."""
         self._past: deque[tuple[int, float, np.ndarray]] = deque()

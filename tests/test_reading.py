@@ -1,0 +1,83 @@
+"""core.perception.reading: heat maps against a literal loop, projection of landmarks and world axes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from core.perception.blazepose import LandmarkOutput
+from core.perception.reading import read_output, refine_by_heatmaps, rotate_world
+from core.perception.roi import Roi, crop_to_image
+from core.skeleton import BLAZEPOSE_INDICES
+
+
+def refine_literally(points: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
+    """MediaPipe's refine_landmarks_from_heatmap_calculator with kernel 7 and threshold 0.5, one point at a time."""
+    refined = points.copy()
+    P, height, width = heatmaps.shape
+    for p in range(P):
+        column, row = int(np.floor(points[p, 0] / 256 * width)), int(np.floor(points[p, 1] / 256 * height))
+        if not (0 <= column < width and 0 <= row < height):
+            continue
+        total = best = sum_column = sum_row = 0.0
+        for r in range(max(0, row - 3), min(height, row + 4)):
+            for c in range(max(0, column - 3), min(width, column + 4)):
+                heat = 1 / (1 + math.exp(-float(heatmaps[p, r, c])))
+                total, best = total + heat, max(best, heat)
+                sum_column, sum_row = sum_column + heat * c, sum_row + heat * r
+        if best >= 0.5:
+            refined[p] = sum_column / total / width * 256, sum_row / total / height * 256
+    return refined
+
+
+def test_refinement_equals_the_literal_loop():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-20, 276, (3, 39, 2))
+    points[0, :4] = [[0, 0], [255.99, 255.99], [2, 250], [256, 10]]
+    heatmaps = rng.normal(-3, 2, (3, 39, 64, 64))
+    heatmaps[1] -= 20  # nowhere warm enough
+    ours = refine_by_heatmaps(torch.from_numpy(points), torch.from_numpy(heatmaps)).numpy()
+    theirs = np.stack([refine_literally(points[b], heatmaps[b]) for b in range(3)])
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert (ours[1] == points[1]).all() and (ours[0] != points[0]).any()
+
+
+def test_world_axes_turn_with_the_crop():
+    """Crop turned clockwise by 90 degrees: what the crop calls right is down in the image; depth stays."""
+    world = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]])
+    turned = rotate_world(world, torch.tensor([math.pi / 2]))
+    np.testing.assert_allclose(turned[0], [[0, 1, 0], [-1, 0, 0], [0, 0, 1]], atol=1e-6)
+
+
+def make_output(B: int) -> LandmarkOutput:
+    generator = torch.Generator().manual_seed(1)
+    return LandmarkOutput(
+        landmarks=torch.rand(B, 39, 5, generator=generator) * 200,
+        presence=torch.rand(B, generator=generator),
+        heatmaps=torch.full((B, 39, 64, 64), -20.0),
+        world=torch.rand(B, 39, 3, generator=generator),
+        embedding=torch.rand(B, 1152, generator=generator),
+    )
+
+
+def test_points_land_where_the_crop_was():
+    output = make_output(2)
+    roi = Roi(torch.tensor([[300.0, 200.0], [50.0, 60.0]]), torch.tensor([512.0, 128.0]), torch.tensor([0.0, 1.0]))
+    reading = read_output(output, roi)
+    kept = output.landmarks[:, list(BLAZEPOSE_INDICES), :2]
+    np.testing.assert_allclose(reading.keypoints[0, :, :2], kept[0] * 2 + torch.tensor([44.0, -56.0]), atol=1e-3)
+    hips, above = crop_to_image(output.landmarks[:, 33:35, :2], roi).unbind(1)
+    np.testing.assert_allclose(reading.next_roi.center, hips, atol=1e-3)
+    np.testing.assert_allclose(reading.next_roi.size, 2.5 * (above - hips).norm(dim=-1), rtol=1e-5)
+
+
+def test_confidence_is_the_smaller_of_visibility_and_presence():
+    output = make_output(1)
+    output.landmarks[0, :, 3], output.landmarks[0, :, 4] = 0.0, 50.0
+    output.landmarks[0, 0, 3:] = torch.tensor([50.0, math.log(0.25 / 0.75)])
+    roi = Roi(torch.zeros(1, 2), torch.ones(1), torch.zeros(1))
+    confidence = read_output(output, roi).keypoints[0, :, 2]
+    assert confidence[0].item() == np.float32(0.25) or abs(confidence[0].item() - 0.25) < 1e-6
+    np.testing.assert_allclose(confidence[1:], 0.5, atol=1e-6)
