@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("core.train").setLevel(logging.INFO)
     from core.device import choose_device
     from core.train.config import TrainConfig, read_config
-    from core.train.run import TrainOptions, train
+    from core.train.data import TrainOptions
+    from core.train.run import train
 
     config = read_config(args.config) if args.config else TrainConfig()
     if args.lift_budget_s is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -101,10 +102,7 @@ class StageTrainer:
         return max(self.seconds / max(self.stage.budget_s, 1e-9), self.step / max(self.stage.steps, 1))
 
     def run(self, *, stop_after_s: float = math.inf) -> bool:
-        """Train until the stage's budget is used or `stop_after_s` from now. Returns whether the stage is finished.
-
-        On return the network holds the averaged weights if the stage is finished, else the current ones.
-        """
+        """Train until the budget is used or `stop_after_s` from now; returns whether the stage is finished."""
         self._resume()
         began = previous = time.perf_counter()
         last_saved, last_validated = self.seconds, self.seconds
@@ -131,10 +129,20 @@ class StageTrainer:
             if time.perf_counter() - began > stop_after_s:
                 break
         self._save()
-        if self.progress < 1:
-            return False
+        return self.progress >= 1
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the network holds the averaged weights."""
         self.average.swap()
-        return True
+        try:
+            yield
+        finally:
+            self.average.swap()
+
+    def adopt_average(self) -> None:
+        """Leave the averaged weights in the network, for the next stage."""
+        self.average.swap()
 
     def _train_step(self) -> dict[str, Tensor]:
         self.net.train()
@@ -180,10 +188,9 @@ class StageTrainer:
         means["rate"] = learning_rate(self.stage, self.step, self.progress)
         means["frames_per_s"] = self.frames / max(self.seconds, 1e-9)
         self.history.add(self.name, "loss", self.step, self.seconds, means)
-        self.average.swap()
         self.net.eval()
-        self.history.add(self.name, "validation", self.step, self.seconds, self.validate())
-        self.average.swap()
+        with self.averaged():
+            self.history.add(self.name, "validation", self.step, self.seconds, self.validate())
 
     def _synchronise(self) -> None:
         if self.device.startswith("cuda"):
