@@ -38,6 +38,8 @@ class JobOptions:
     """Focal length in pixels of the upright image; None = the image diagonal."""
     focal_mm: float | None = None
     """Focal length in millimetres for a 36 mm wide sensor (35 mm equivalent); exclusive with focal_px."""
+    live: bool = True
+    """Send rough frames while the video is still being read. Changes no result."""
     smoothing_s: float = 0.1
     """Time constant of the smoothing in seconds; 0 = none."""
     body: str | None = None
@@ -52,7 +54,7 @@ class JobOptions:
         _check(_is_number(self.start) and self.start >= 0, "start", self.start, "seconds, 0 or more")
         if self.end is not None:
             _check(_is_number(self.end) and self.end > self.start, "end", self.end, f"seconds after {self.start}")
-        for name in ("vertices", "resume"):
+        for name in ("vertices", "resume", "live"):
             _check(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         for name in ("out_dir", "cache_dir", "body"):
             value = getattr(self, name)

@@ -1,12 +1,13 @@
-"""The way out for one person's frames while they are being recovered: collected, put in a provisional world, sent.
+"""The way out for one person's frames before the world is known: put in a provisional one, sent, and collected.
 
-Chunks arrive in the camera frame, in order. A recovery that starts over after an interruption hands out frames that
-already went out; they pass silently. n frames of a chunk, J = 24 joints.
+Chunks arrive in the camera frame, in order: at first rough guesses while the video is still being read (`show`), then
+the recovery's (`send`), which revise what was shown. A recovery that starts over after an interruption hands out
+frames that it already sent; they pass silently. n frames of a chunk, J = 24 joints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -54,74 +55,94 @@ def part_of(track: Track, frames: np.ndarray) -> Track:
     return Track(**{name: v if name == "person" else v[part] for name, v in values.items()})
 
 
-class Outlet:
-    """Sends one person's Shape, View and Frames; keeps the frames for `motion`."""
+class Scene:
+    """What all people of a job share on their way out: camera, body, sink, the provisional world."""
 
     def __init__(
-        self,
-        track: Track,
-        camera: Camera,
-        body: Any,
-        stages: Any,
-        sink: Callable[[Message], None],
-        world: World | None,
-        *,
-        with_vertices: bool,
+        self, camera: Camera, body: Any, stages: Any, sink: Callable[[Message], None], vertices: bool
     ) -> None:
-        self._track, self._camera, self._body, self._stages, self._sink = track, camera, body, stages, sink
-        self._with_vertices = with_vertices
+        self.camera, self.body, self.stages, self.sink, self.with_vertices = camera, body, stages, sink, vertices
+        self.world: World | None = None
+
+
+class Outlet:
+    """One person's way out."""
+
+    def __init__(self, person: int, scene: Scene) -> None:
+        self.person = person
+        self._scene = scene
         self._chunks: list[CameraMotion] = []
         self._betas: np.ndarray | None = None
-        self.world = world
+        self._seen: tuple[int, int] | None = None
+        """First and last source frame that the sink has."""
         self.count = 0
-        """Frames that went out."""
+        """Recovered frames that went out."""
 
-    def send(self, chunk: CameraMotion) -> CameraMotion | None:
-        """Send what is new of a chunk, at most stream.CHUNK frames a message; return that part, None if nothing is.
+    def show(self, guess: CameraMotion, track: Track) -> None:
+        """Send a rough guess of a stretch of a track."""
+        self._send(guess, track)
+
+    def send(self, chunk: CameraMotion, track: Track) -> CameraMotion | None:
+        """Send what is new of a recovered chunk; return that part, None if nothing is.
 
         ValueError if the chunk does not follow on what went out before.
         """
-        start = int(chunk.frames[0]) - int(self._track.frames[0]) if len(chunk.frames) else self.count
+        start = int(chunk.frames[0]) - int(track.frames[0]) if len(chunk) else self.count
         if start > self.count:
-            raise ValueError(f"frames {self.count} to {start - 1} of person {self._track.person} are missing")
+            raise ValueError(f"frames {self.count} to {start - 1} of person {self.person} are missing")
         new = take(chunk, self.count - start)
-        if not len(new.frames):
+        if not len(new):
             return None
-        if self.world is None:
-            self.world = upright_world(self._stages.joints(self._body, new))
-        if not self._chunks:
-            matrices = self._world_of(1)
-            for view in stream.view_messages(self._camera, self._track.frames[:1], *matrices):
-                self._sink(view)
-        if self._betas is None or np.abs(new.betas - self._betas).max() > 1e-4:
-            self._betas = new.betas
-            height = stream.height_of(self._body, new.betas)
-            self._sink(stream.shape_message(self._track.person, new.betas, height))
-        for begin in range(0, len(new.frames), stream.CHUNK):
-            self._send_part(take(new, begin, begin + stream.CHUNK))
+        self._send(new, track)
         self._chunks.append(new)
-        self.count += len(new.frames)
+        self.count += len(new)
         return new
 
     def motion(self) -> CameraMotion | None:
-        """Return everything that went out as one CameraMotion, None if nothing did."""
+        """Return everything that was recovered and sent as one CameraMotion, None if nothing was."""
         if not self._chunks:
             return None
         joined = {name: np.concatenate([getattr(c, name) for c in self._chunks]) for name in PER_FRAME}
-        return CameraMotion(person=self._track.person, betas=self._chunks[-1].betas, **joined)
+        return CameraMotion(person=self.person, betas=self._chunks[-1].betas, **joined)
 
-    def _send_part(self, part: CameraMotion) -> None:
-        track = part_of(self._track, part.frames)
-        motion: Motion = self._stages.to_motion(
-            part, track, self._camera, self._body, *self._world_of(len(part.frames))
-        )
-        vertices = None
-        if self._with_vertices:
-            vertices = self._stages.vertices(self._body, motion.poses, motion.betas, motion.trans)
-        self._sink(stream.frames_message(motion, 0, len(motion), vertices))
+    def _send(self, motion: CameraMotion, track: Track) -> None:
+        """Send Shape and View where due, then Frames of at most stream.CHUNK frames, or Revise for those sent."""
+        scene = self._scene
+        if scene.world is None:
+            scene.world = upright_world(scene.stages.joints(scene.body, motion))
+        if self._betas is None:
+            for view in stream.view_messages(scene.camera, motion.frames[:1], *self._world_of(1)):
+                scene.sink(view)
+        if self._betas is None or np.abs(motion.betas - self._betas).max() > 1e-4:
+            self._betas = motion.betas
+            scene.sink(stream.shape_message(self.person, motion.betas, stream.height_of(scene.body, motion.betas)))
+        first, last = int(motion.frames[0]), int(motion.frames[-1])
+        seen = self._seen or (first, first - 1)
+        for begin, end, is_revision in _runs(first, last + 1, seen[0], seen[1] + 1):
+            part = take(motion, begin - first, end - first)
+            placed: Motion = scene.stages.to_motion(
+                part, part_of(track, part.frames), scene.camera, scene.body, *self._world_of(len(part))
+            )
+            vertices = None
+            if scene.with_vertices:
+                vertices = scene.stages.vertices(scene.body, placed.poses, placed.betas, placed.trans)
+            scene.sink(stream.frames_message(placed, 0, len(placed), vertices, is_revision=is_revision))
+        self._seen = (min(first, seen[0]), max(last, seen[1]))
 
     def _world_of(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        world = self._scene.world
         return (
-            np.broadcast_to(self.world.R_world_from_cam, (count, 3, 3)).astype(np.float32),
-            np.broadcast_to(self.world.t_world_from_cam, (count, 3)).astype(np.float32),
+            np.broadcast_to(world.R_world_from_cam, (count, 3, 3)).astype(np.float32),
+            np.broadcast_to(world.t_world_from_cam, (count, 3)).astype(np.float32),
         )
+
+
+def _runs(first: int, stop: int, seen_first: int, seen_stop: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield [begin, end) pieces of [first, stop), at most stream.CHUNK long, and whether they were sent before."""
+    begin = first
+    while begin < stop:
+        is_seen = seen_first <= begin < seen_stop
+        limit = seen_stop if is_seen else seen_first if begin < seen_first else stop
+        end = min(begin + stream.CHUNK, stop, limit)
+        yield begin, end, is_seen
+        begin = end

@@ -1,8 +1,9 @@
 """One job from video to result files: open, perceive, choose, recover, place, write. It only composes.
 
 The sink receives protocol messages in the order core.protocol documents; the socket server and the command line are
-two sinks. Frames go out while the recovery runs, in a provisional world (upright camera, feet of the first frames on
-the floor); when everything is known Revise messages replace them. A job that is stopped keeps the frames it has: they
+two sinks. Frames go out while the video is still being read (rough guesses), then while the recovery runs, in a
+provisional world (upright camera, feet of the first frames on the floor); when everything is known Revise messages
+replace them. A job that is stopped keeps the frames it has: they
 are placed, revised and written like a whole clip. What the stages are is in core.stages, so that tests can put
 doubles in their place.
 """
@@ -24,7 +25,7 @@ from core.cache import Cache, job_key
 from core.errors import Cancelled, InputError, NoPersonError, VideoError
 from core.memory import peak_memory_mb
 from core.options import JobOptions
-from core.outlet import PER_FRAME, Outlet, World, part_of
+from core.outlet import PER_FRAME, Outlet, Scene, part_of
 from core.progress import ProgressMeter
 from core.protocol import Done, Message
 from core.records import Camera, CameraMotion, Clip, Motion, Track
@@ -74,7 +75,7 @@ def finished_results(video: str | Path, options: JobOptions) -> list[str]:
 
 def result_key(video: str | Path, options: JobOptions) -> str:
     """Return the key of a video and all options that shape its results."""
-    left_out = ("out_dir", "cache_dir", "resume", "device")
+    left_out = ("out_dir", "cache_dir", "resume", "device", "live")
     return _key(video, **{f.name: getattr(options, f.name) for f in fields(options) if f.name not in left_out})
 
 
@@ -96,7 +97,10 @@ class _Job:
         self.was_stopped = False
         self.reused = {"perceive": 0, "recover": 0}
         self.chosen: set[int] = set()
-        self.world: World | None = None
+        self.tracks: dict[int, Track] = {}
+        self.outlets: dict[int, Outlet] = {}
+        self.shown: list[Track] = []
+        """The first stretch of everybody shown so far."""
 
     def run(self) -> Done:
         """All stages in order."""
@@ -114,6 +118,7 @@ class _Job:
             self.sink(stream.body_message(self.body))
             self._check_space(self.frame_count, people=1)
             self.camera = Camera.from_size(self.clip.width, self.clip.height, options.focal_for(self.clip.width))
+            self.scene = Scene(self.camera, self.body, self.stages, self.sink, options.vertices)
             self.cache = Cache(options.cache_folder(), self._cache_key(), resume=options.resume)
             self.meter.update(1)
             self._plan(self.frame_count)
@@ -159,10 +164,21 @@ class _Job:
                 cache=self.cache,
                 on_progress=on_progress,
                 should_stop=self.should_stop,
+                on_track=self._show if self.options.live else None,
             )
         except Cancelled:
             self.was_stopped = True
             return []
+
+    def _show(self, stretch: Track) -> None:
+        """Send a rough guess of a stretch of somebody's track, while the video is still being read."""
+        person = self.options.person
+        if isinstance(person, tuple) and stretch.person not in person:
+            return
+        if stretch.person not in self.outlets:
+            self.shown.append(stretch)
+            self.sink(stream.people_message(self.shown, {track.person for track in self.shown}))
+        self._outlet_for(stretch.person).show(self.stages.guess(stretch, self.camera, self.body), stretch)
 
     def _recover_chosen(self) -> list[CameraMotion]:
         """Recover one chosen person after the other, following changes of the choice; longest tracks first."""
@@ -185,10 +201,9 @@ class _Job:
     def _recover(self, track: Track, done_before: int) -> CameraMotion | None:
         """Recover one person, streaming; None if the person was chosen away or nothing was done before a stop."""
         row = f"{self.options.method}_{track.person}"
-        outlet = self._outlet_for(track)
+        outlet = self._outlet_for(track.person)
         for _, _, arrays in self.cache.read(row):
-            outlet.send(CameraMotion(person=track.person, **arrays))
-            self.world = outlet.world
+            outlet.send(CameraMotion(person=track.person, **arrays), track)
         self.reused["recover"] += outlet.count
         self.cache.truncate(row, outlet.count)
         reused = outlet.motion()
@@ -197,8 +212,7 @@ class _Job:
 
         def on_frames(chunk: CameraMotion) -> None:
             start = outlet.count
-            new = outlet.send(chunk)
-            self.world = outlet.world
+            new = outlet.send(chunk, track)
             if new is not None:
                 self.cache.write(row, start, outlet.count, _arrays_of(new))
 
@@ -320,16 +334,10 @@ class _Job:
             offset = world - motion.t_world_from_cam[part, None]
             yield np.einsum("nij,nvi->nvj", motion.R_world_from_cam[part], offset)
 
-    def _outlet_for(self, track: Track) -> Outlet:
-        return Outlet(
-            track,
-            self.camera,
-            self.body,
-            self.stages,
-            self.sink,
-            self.world,
-            with_vertices=self.options.vertices,
-        )
+    def _outlet_for(self, person: int) -> Outlet:
+        if person not in self.outlets:
+            self.outlets[person] = Outlet(person, self.scene)
+        return self.outlets[person]
 
     def _plan(self, frames: int) -> None:
         self.meter.plan(perceive=frames, track=1, recover=frames, place=frames, write=frames)

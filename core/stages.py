@@ -20,6 +20,9 @@ from core.records import Camera, CameraMotion, Motion, Track
 class Stages:
     """The real stages."""
 
+    _chain: tuple[Any, Any] | None = None
+    """The last body and what `guess` needs of it."""
+
     def choose_device(self, name: str) -> str:
         """Return the torch device for an option. InputError if it is not available."""
         from core.device import choose_device
@@ -59,8 +62,12 @@ class Stages:
         cache: Cache,
         on_progress: Callable[[int, int], None],
         should_stop: Callable[[], bool],
+        on_track: Callable[[Track], None] | None = None,
     ) -> list[Track]:
-        """Return everybody's track; the work is kept in the cache as it is done. Cancelled when asked to stop."""
+        """Return everybody's track; the work is kept in the cache as it is done. Cancelled when asked to stop.
+
+        on_track gets stretches of tracks while the video is still being read.
+        """
         from core.perception import perceive
         from core.perception.snapshot import Checkpoint
 
@@ -71,10 +78,33 @@ class Stages:
             on_progress=on_progress,
             should_stop=should_stop,
             checkpoint=Checkpoint(cache),
+            on_track=on_track,
         )
         if should_stop():
             raise Cancelled("Stopped while looking for people")
         return tracks
+
+    def guess(self, track: Track, camera: Camera, body: Any) -> CameraMotion:
+        """Return a rough motion for a stretch of a track at once, in closed form, with the mean shape."""
+        import torch
+
+        from core.recover.chain import build_chain, shape_chain
+        from core.recover.evidence import read_evidence
+        from core.recover.fit import guess_motion
+
+        if self._chain is None or self._chain[0] is not body:
+            self._chain = (body, build_chain(body))
+        betas = np.zeros(10, np.float32)
+        shaped = shape_chain(self._chain[1], torch.zeros(self._chain[1].shape_count, dtype=torch.float64))
+        rotmats, trans = guess_motion(read_evidence(track, camera), shaped)
+        return CameraMotion(
+            person=track.person,
+            frames=track.frames,
+            rotmats=rotmats.numpy().astype(np.float32),
+            trans=trans.numpy().astype(np.float32),
+            betas=betas,
+            confidence=track.confidence,
+        )
 
     def recoverer(self, method: str) -> Callable[..., CameraMotion]:
         """Return the recovery method. InputError names the methods there are."""

@@ -19,6 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.errors import Cancelled, InputError
+from core.outlet import part_of
 from core.records import Camera, CameraMotion, Clip, Motion, Track
 from core.stages import Stages
 
@@ -52,6 +53,8 @@ class FakeStages(Stages):
     first: int = 0
     window: int = 20
     """Frames the recovery hands out at a time."""
+    stretch: int = 0
+    """Frames after which perception shows what it has; 0 = never."""
     delay_s: float = 0.0
     """Per perceived frame and per recovered window."""
     busy_s: float = 0.0
@@ -90,14 +93,34 @@ class FakeStages(Stages):
             uv=None,
         )
 
-    def perceive(self, reader, *, device, max_people, cache, on_progress, should_stop):
+    def perceive(self, reader, *, device, max_people, cache, on_progress, should_stop, on_track=None):
         for frame in range(self.frames):
             if should_stop():
                 raise Cancelled("stopped")
             time.sleep(self.delay_s)
             self.perceived.append(frame)
             on_progress(frame + 1, self.frames)
+            if on_track and self.stretch and (frame + 1) % self.stretch == 0:
+                for person in range(min(self.people, max_people)):
+                    self._show(person, frame + 1 - self.stretch, frame + 1, on_track)
         return [self.track(person) for person in range(min(self.people, max_people))]
+
+    def _show(self, person, start, stop, on_track):
+        track = self.track(person)
+        frames = track.frames[(track.frames >= start) & (track.frames < stop)]
+        if len(frames):
+            on_track(part_of(track, frames))
+
+    def guess(self, track, camera, body):
+        """Everybody upright 1 m to the right of where the recovery will find them."""
+        return CameraMotion(
+            person=track.person,
+            frames=track.frames,
+            rotmats=np.tile(np.eye(3, dtype=np.float32), (len(track), 24, 1, 1)),
+            trans=root_at(track.frames, track.person) + np.array([1, 0, 0], np.float32),
+            betas=np.zeros(10, np.float32),
+            confidence=track.confidence,
+        )
 
     def track(self, person: int) -> Track:
         """Person p is present from `first` on, for 10 frames fewer than person p - 1."""

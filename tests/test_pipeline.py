@@ -81,6 +81,49 @@ def test_frames_and_revisions_cover_every_frame_once_in_order(video, tmp_path):
     assert all(1 <= m.frames.shape[0] <= 32 for m in recorder.of(Frames) + recorder.of(Revise))
 
 
+def test_rough_frames_come_while_the_video_is_read(video, tmp_path):
+    """Guesses of frames 0 to 89 arrive before perception ends, then the recovery revises them and adds the rest."""
+    stages = FakeStages(stretch=30, window=50)
+    _, recorder, _ = run(video, tmp_path, stages)
+    names = [p.stage if isinstance(p, Progress) else type(p).__name__ for p in recorder.messages]
+    early = recorder.messages[: names.index("track")]
+    assert frames_of([m for m in early if type(m) is Frames]) == list(range(90))
+    guessed = stream.from_array(next(m for m in early if type(m) is Frames).trans)
+    cam = root_at(np.arange(30), 0) + [1, 0, 0]
+    np.testing.assert_allclose(guessed, np.stack([cam[:, 0], cam[:, 2], -cam[:, 1] + 0.7], -1), atol=1e-5)
+    late = recorder.messages[names.index("track") :]
+    assert frames_of([m for m in late if type(m) is Frames]) == list(range(90, 100))
+    revised = [m for m in late if type(m) is Revise]
+    assert frames_of(revised) == [*range(90), *range(100)], "by the recovery, then by the final world"
+    once = stream.from_array(revised[0].trans)[:, 0]
+    np.testing.assert_allclose(once, root_at(np.arange(32), 0)[:, 0], atol=1e-6)
+    assert recorder.order()[:5] == ["Video", "Body", "People", "View", "Shape"]
+
+
+def test_rough_frames_can_be_left_out_and_change_no_result(video, tmp_path):
+    whole, _, _ = run(video, tmp_path / "a", FakeStages(stretch=30))
+    quiet, recorder, _ = run(video, tmp_path / "b", FakeStages(stretch=30), live=False)
+    assert frames_of(recorder.of(Frames)) == list(range(100))
+    a, b = dict(np.load(whole.results[0])), dict(np.load(quiet.results[0]))
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_rough_frames_of_people_not_asked_for_stay_away(video):
+    _, recorder, _ = run(video, None, FakeStages(people=2, stretch=30), person=(1,))
+    assert {m.person for m in recorder.of(Frames)} == {1}
+
+
+def test_people_found_later_join_the_list(video):
+    class Late(FakeStages):
+        def _show(self, person, start, stop, on_track):
+            if person == 0 or start >= 60:
+                super()._show(person, start, stop, on_track)
+
+    _, recorder, _ = run(video, None, Late(people=2, stretch=30))
+    assert [[p["person"] for p in m.people] for m in recorder.of(People)] == [[0], [0, 1], [0, 1]]
+
+
 def test_values_reach_sink_and_file(video, tmp_path):
     """Expected values from the closed form of the doubles: trans_world = TILT @ trans_cam + 1."""
     done, recorder, _ = run(video, tmp_path, FakeStages(first=5))

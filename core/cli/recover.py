@@ -189,6 +189,7 @@ def _options(args: argparse.Namespace) -> JobOptions:
         start=args.start,
         end=args.end,
         vertices=args.vertices,
+        live=False,
         out_dir=args.out,
         resume=args.resume,
         focal_px=args.focal_px,
