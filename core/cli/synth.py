@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
+import torch
+
 from core.body import load_body
+from core.errors import InputError
+from core.synth.splits import SPLITS
 
 DONE = 0
 BANK = Path("data/motion_24.npz")
@@ -13,20 +18,32 @@ BANK = Path("data/motion_24.npz")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("what", choices=("bank",), help="bank: retarget a mocap file to the body's joints")
+    parser.add_argument(
+        "what", choices=tuple(COMMANDS), help="; ".join(f"{n}: {h}" for n, (_, h) in COMMANDS.items())
+    )
     parser.add_argument("--mocap", metavar="NPZ", help="source motion file (bank)")
+    parser.add_argument("--frames", type=int, default=150_000, help="at least this many (clips)")
+    parser.add_argument("--clip-frames", type=int, default=96, help="length of a clip (clips)")
+    parser.add_argument("--batch", type=int, help="clips in lockstep, one file (clips; default 256, 8 on the CPU)")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="whose motion (clips)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other clips (clips)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (clips)")
+    parser.add_argument("--embedding", type=int, help="keep so many projections of the image embedding (clips)")
+    parser.add_argument("--out", metavar="DIR", help="folder to write to")
     parser.add_argument("--bank", default=str(BANK), metavar="NPZ", help=f"the motion bank (default: {BANK})")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one of the commands."""
-    return {"bank": _bank}[args.what](args)
+    return COMMANDS[args.what][0](args)
 
 
 def _bank(args: argparse.Namespace) -> int:
     from core.synth.bank import build_bank
     from core.synth.motion import write_bank
 
+    if not args.mocap:
+        raise InputError("bank needs --mocap NPZ")
     bank, repeats = build_bank(args.mocap, load_body())
     path = Path(args.bank)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,3 +55,62 @@ def _bank(args: argparse.Namespace) -> int:
     args.console.line(f"left out as repeats of held-out takes: {', '.join(repeats) or 'none'}")
     args.console.line(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return DONE
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from core.synth.demo import write_demo
+    from core.synth.motion import read_bank
+
+    if not args.out:
+        raise InputError("demo needs --out DIR")
+    film, truth = write_demo(args.out, read_bank(args.bank), load_body())
+    args.console.line(f"wrote {film} ({film.stat().st_size / 1e3:.0f} kB) and {truth.name}")
+    return DONE
+
+
+def _clips(args: argparse.Namespace) -> int:
+    from core.device import choose_device
+    from core.perception.checkpoint import load_networks
+    from core.synth.dataset import DatasetConfig, make_dataset
+    from core.synth.motion import read_bank
+
+    if not args.out:
+        raise InputError("clips need --out DIR")
+    device = torch.device(choose_device(args.device))
+    is_gpu = device.type == "cuda"
+    config = DatasetConfig(
+        split=args.split,
+        frames=args.frames,
+        clip_frames=args.clip_frames,
+        batch=args.batch or (256 if is_gpu else 8),
+        seed=args.seed,
+        embedding_size=args.embedding,
+    )
+    _, detector = load_networks()
+    detector = detector.to(device=device, dtype=torch.float16 if is_gpu else torch.float32)
+    detector = detector.to(memory_format=torch.channels_last)
+    started = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - started, 1e-9)
+        args.console.bar("Rendering clips", done / total, f"{done} of {total} frames, {rate:.0f} a second")
+
+    paths = make_dataset(
+        args.out,
+        read_bank(args.bank),
+        load_body(device=device),
+        detector,
+        config=config,
+        device=device,
+        on_progress=show,
+    )
+    seconds = time.monotonic() - started
+    args.console.line(f"{len(paths)} files in {args.out} after {seconds:.0f} s")
+    return DONE
+
+
+COMMANDS = {
+    "clips": (_clips, "render training clips and run the detector over them"),
+    "bank": (_bank, "retarget a mocap file to the body's joints"),
+    "demo": (_demo, "render the demonstration clip and its ground truth"),
+}

@@ -33,15 +33,15 @@ Z_UP_FROM_Y_UP = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0
 @dataclass(frozen=True)
 class DemoConfig:
     motion: str = "10_01"
-    first: int = 0
+    first: int = 75
     frames: int = 120
     turn_deg: float = 0.0
     """The motion is turned by this about the vertical."""
     width: int = 640
     height: int = 720
     focal_mm: float = 36.0
-    eye: tuple[float, float, float] = (0.3, 1.5, 4.2)
-    aim: tuple[float, float, float] = (0.0, 0.9, 0.0)
+    eye: tuple[float, float, float] = (0.3, 1.4, 3.7)
+    aim: tuple[float, float, float] = (0.05, 0.82, 0.0)
     betas: tuple[float, ...] = (0.4, -0.5, 0.3, 0.0, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0)
     seed: int = 7
     supersample: int = 2
@@ -133,12 +133,14 @@ def render_take(take: Take, body: Body, config: DemoConfig, *, only: list[int] |
     light = lights.in_camera(take.R[None])
     betas = torch.tensor(config.betas)[None]
     grain = torch.Generator().manual_seed(config.seed)
-    noise = torch.randn((4, config.height, config.width, 1), generator=grain) * 0.006
+    noise = torch.randn((4, config.height, config.width, 1), generator=grain) * 0.002
     for i in only if only is not None else range(len(take.trans)):
         vertices, _ = body.skin(take.rotmats[i : i + 1], betas, take.trans[i : i + 1])
         normals = vertex_normals(vertices, body.triangles)
         vertices = loosen(vertices, normals, body.v_template, wardrobe)
-        shadow = cast_shadow(vertices, body.triangles, towards, take.R, take.t, intrinsics, size)[0]
+        small = (config.width, config.height)
+        shadow = cast_shadow(vertices, body.triangles, towards, take.R, take.t, take.intrinsics, small)
+        shadow = torch.nn.functional.interpolate(shadow[:, None], scale_factor=s, mode="bilinear")[0, 0]
         dark = Room().shadow * shadow * is_floor
         image = empty * (1 - dark)[..., None]
         seen = vertices @ take.R.T + take.t

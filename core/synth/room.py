@@ -62,7 +62,8 @@ def _blur(image: Tensor, radius: int) -> Tensor:
     """Two box filters in a row, [B, 1, H, W]."""
     size = 2 * radius + 1
     for _ in range(2):
-        image = torch.nn.functional.avg_pool2d(image, size, 1, radius, count_include_pad=False)
+        image = torch.nn.functional.avg_pool2d(image, (size, 1), 1, (radius, 0), count_include_pad=False)
+        image = torch.nn.functional.avg_pool2d(image, (1, size), 1, (0, radius), count_include_pad=False)
     return image
 
 

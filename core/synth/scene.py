@@ -61,9 +61,7 @@ def draw_backgrounds(count: int, generator: torch.Generator, device: torch.devic
     )
     y, x = y[None, None], x[None, None]
     wall, floor = uniform(0.05, 0.95, 3, 1, 1), uniform(0.05, 0.9, 3, 1, 1)
-    grey = uniform(0, 1, 1, 1, 1)
-    wall = wall * (1 - grey) + wall.mean(1, keepdim=True) * grey
-    floor = floor * (1 - grey) + floor.mean(1, keepdim=True) * grey
+    wall, floor = muted(wall, uniform(0, 1, 1, 1, 1)), muted(floor, uniform(0, 1, 1, 1, 1))
     shading = 1 + uniform(-0.4, 0.4, 1, 1, 1) * (y - 0.5) + uniform(-0.4, 0.4, 1, 1, 1) * (x - 0.5)
     horizon = uniform(0.35, 0.95, 1, 1, 1) + uniform(-0.05, 0.05, 1, 1, 1) * (x - 0.5)
     image = torch.where(y < horizon, wall, floor) * shading
@@ -90,9 +88,15 @@ def _add_box(image: Tensor, x: Tensor, y: Tensor, count: int, generator: torch.G
     disc = (u / width) ** 2 + (v / height) ** 2 < 1
     inside = torch.where(r[:, 6:7] < 0.25, disc, box) & (r[:, 7:8] < 0.7)
     stripes = (torch.sin(u * (20 + 300 * r[:, 8:9])) > 0) & (r[:, 9:10] < 0.3)
-    color = r[:, 10:13] * (1 - 0.5 * stripes.float())
+    color = muted(r[:, 10:13], r[:, 14:15]) * (1 - 0.5 * stripes.float())
     opacity = (0.4 + 0.8 * r[:, 13:14]).clamp_max(1) * inside.float()
     return image * (1 - opacity) + color * opacity
+
+
+def muted(color: Tensor, strength: Tensor) -> Tensor:
+    """Colours [B, 3, ...] drawn to their grey; strength [B, 1, ...] 0..1, most results are pale."""
+    grey = color.mean(1, keepdim=True)
+    return grey + (color - grey) * 0.8 * strength**2
 
 
 def sample_background(textures: Tensor, pixels: Tensor, size: Tensor) -> Tensor:

@@ -1,0 +1,127 @@
+"""A batch of random takes: people, looks, cameras, lights, backgrounds and occluders; B takes of T frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.body import Body
+from core.synth.cameras import CameraConfig, Cameras, project, sample_cameras
+from core.synth.degrade import Lens, draw_lenses
+from core.synth.figure import Wardrobe, draw_wardrobe
+from core.synth.sampler import Motions, MotionSampler, to_camera
+from core.synth.scene import Lights, draw_backgrounds, draw_lights
+
+OCCLUDERS = 3
+
+
+@dataclass(frozen=True)
+class Person:
+    rotmats: Tensor
+    """[B, T, 24, 3, 3] local, the root's in the camera frame."""
+    trans: Tensor
+    """[B, T, 3] camera frame."""
+    betas: Tensor
+    """[B, 10]."""
+    wardrobe: Wardrobe
+
+
+@dataclass(frozen=True)
+class Takes:
+    motions: Motions
+    cameras: Cameras
+    person: Person
+    other: Person
+    """A second person, drawn where has_other [B]."""
+    has_other: Tensor
+    keypoints: Tensor
+    """[B, T, 25, 3] metres, camera frame."""
+    points: Tensor
+    """[B, T, 25, 2] px."""
+    lights: Lights
+    backgrounds: Tensor
+    lens: Lens
+    occluders: Tensor
+    """[B, OCCLUDERS, 12]: centre x y px, half width, half height px, angle, is round, colour (3), stripe period px,
+    contrast, opacity (0 = absent)."""
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def draw_takes(
+    motions: MotionSampler,
+    count: int,
+    frames: int,
+    generator: torch.Generator,
+    *,
+    cameras: CameraConfig | None = None,
+    occluded: float = 0.3,
+    accompanied: float = 0.12,
+) -> Takes:
+    """Draw takes; `occluded` and `accompanied` are the shares with occluders and with a second person."""
+    body, device = motions.body, motions.device
+    m = motions.sample(count, generator, frames=frames)
+    views = sample_cameras(m.pelvis, generator, cameras)
+    person = _person(m, views, body, generator)
+    beside = motions.sample(count, generator, frames=frames)
+    shift = torch.randn((count, 1, 3), generator=generator, device=device) * torch.tensor(
+        [0.9, 0.0, 0.9], device=device
+    )
+    near = torch.nn.functional.normalize(shift, dim=-1) * 0.55
+    place = m.pelvis.mean(1, keepdim=True) - beside.pelvis.mean(1, keepdim=True)
+    place = place * torch.tensor([1.0, 0.0, 1.0], device=device)
+    beside = Motions(**{**vars(beside), "pelvis": beside.pelvis + place + shift + near})
+    other = _person(beside, views, body, generator)
+    has_other = torch.rand(count, generator=generator, device=device) < accompanied
+
+    keypoints = body.keypoints(person.rotmats, person.betas[:, None], person.trans)
+    points = project(keypoints, views.intrinsics)
+    return Takes(
+        motions=m,
+        cameras=views,
+        person=person,
+        other=other,
+        has_other=has_other,
+        keypoints=keypoints,
+        points=points,
+        lights=draw_lights(count, generator, device),
+        backgrounds=draw_backgrounds(count, generator, device),
+        lens=draw_lenses(count, generator, device),
+        occluders=_draw_occluders(points, occluded, generator),
+    )
+
+
+def _person(m: Motions, views: Cameras, body: Body, generator: torch.Generator) -> Person:
+    rotmats, trans = to_camera(m, views.R, views.t, body)
+    return Person(rotmats, trans, m.betas, draw_wardrobe(len(trans), generator, trans.device))
+
+
+def _draw_occluders(points: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Boxes, bars and discs that hide a part of the person in some frames; they stand still in the image."""
+    B, T, K, _ = points.shape
+    device = points.device
+    r = torch.rand((B, OCCLUDERS, 14), generator=generator, device=device)
+    frame = (r[..., 0] * T).long().clamp_max(T - 1)
+    joint = (r[..., 1] * K).long().clamp_max(K - 1)
+    centre = points[torch.arange(B, device=device)[:, None], frame, joint]
+    height = (points[..., 1].amax(2) - points[..., 1].amin(2)).mean(1)[:, None]
+    is_bar = r[..., 2] < 0.35
+    wide = height * torch.where(is_bar, 0.02 + 0.04 * r[..., 3], 0.04 + 0.12 * r[..., 3])
+    tall = height * torch.where(is_bar, 0.5 + r[..., 4], 0.04 + 0.18 * r[..., 4])
+    offset = (r[..., 5:7] - 0.5) * torch.stack([wide, tall], -1)
+    angle = torch.where(r[..., 7] < 0.6, torch.zeros_like(wide), (r[..., 7] - 0.8) * 4)
+    is_round = (r[..., 8] < 0.25) & ~is_bar
+    any_here = torch.rand((B, 1), generator=generator, device=device) < share
+    opacity = (any_here & (r[..., 9] < 0.5)).float()
+    first = torch.arange(OCCLUDERS, device=device) == 0
+    opacity = torch.where(first & any_here, torch.ones_like(opacity), opacity)
+    color = r[..., 10:13] * 0.9
+    period = height * (0.02 + 0.1 * r[..., 13])
+    contrast = (r[..., 13] * 7) % 1 * 0.6
+    columns = [wide, tall, angle, is_round.float()]
+    return torch.cat(
+        [centre + offset, torch.stack(columns, -1), color, torch.stack([period, contrast, opacity], -1)], -1
+    )
