@@ -19,7 +19,11 @@ BANK = Path("data/motion_24.npz")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "what", choices=tuple(COMMANDS), help="; ".join(f"{n}: {h}" for n, (_, h) in COMMANDS.items())
+        "what",
+        nargs="?",
+        default="clips",
+        choices=tuple(COMMANDS),
+        help="; ".join(f"{n}: {h}" for n, (_, h) in COMMANDS.items()),
     )
     parser.add_argument("--mocap", metavar="NPZ", help="source motion file (bank)")
     parser.add_argument("--frames", type=int, default=150_000, help="at least this many (clips)")
