@@ -86,6 +86,8 @@ class NoiseParameters:
     """Mean and deviation of the factor on the 3D landmarks, after the person is brought to the standard size."""
     turn_deg: tuple[float, float, float]
     """Deviation of the 3D landmarks' rotation error about x, y, z of the camera."""
+    offset3d: tuple[tuple[float, float, float], ...]
+    """[K][3] mean place of the detector's 3D point in the body's axes relative to ours, metres."""
     clip3d: tuple[tuple[float, float], ...]
     """[K][2] deviation over clips across the view and in depth, metres."""
     slow3d: tuple[tuple[float, float], ...]
@@ -135,6 +137,16 @@ def body_axes(points_cam: Tensor) -> Tensor:
     front = torch.nn.functional.normalize(torch.linalg.cross(across, up), dim=-1)
     left = torch.linalg.cross(up, front)
     return torch.stack([left, up, front], -1)
+
+
+def view_turn(centre: Tensor) -> Tensor:
+    """Rotations [..., 3, 3] that bring the ray to centre [..., 3] onto the optical axis: the detector sees only the
+    crop, so its 3D landmarks stand as if the camera looked straight at the person."""
+    ray = torch.nn.functional.normalize(centre, dim=-1)
+    axis = torch.stack([ray[..., 1], -ray[..., 0], torch.zeros_like(ray[..., 0])], -1)  # ray x z
+    sine = axis.norm(dim=-1, keepdim=True)
+    angle = torch.atan2(sine, ray[..., 2:])
+    return axis_angle_to_matrix(axis / sine.clamp_min(1e-9) * angle)
 
 
 class NoiseModel:
@@ -286,6 +298,7 @@ class NoiseModel:
     def _landmarks3d(
         self,
         points_cam: Tensor,
+        axes: Tensor,
         error: Tensor,
         side: Tensor,
         points: Tensor,
@@ -297,7 +310,8 @@ class NoiseModel:
     ) -> Tensor:
         p, (B, T, K) = self.parameters, side.shape + (points.shape[2],)
         hips = (points_cam[..., LEFT_HIP, :] + points_cam[..., RIGHT_HIP, :]) / 2
-        X = self._exchange(points_cam - hips[:, :, None], swapped, limb_swapped)
+        X = points_cam - hips[:, :, None] + torch.einsum("btij,kj->btki", axes, self.offset3d)
+        X = self._exchange(X, swapped, limb_swapped) @ view_turn(hips).transpose(-1, -2)
         turn = torch.tensor(p.turn_deg, device=self.device) * torch.pi / 180
         angles = smooth_noise((B, T, 3), 0.95, generator, self.device) * turn
         X = X @ axis_angle_to_matrix(angles).transpose(-1, -2)
