@@ -10,6 +10,7 @@ doubles in their place.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import time
@@ -207,6 +208,7 @@ class _Job:
         self.reused["recover"] += outlet.count
         self.cache.truncate(row, outlet.count)
         reused = outlet.motion()
+        self.meter.skip(done_before + outlet.count)
         if reused is not None and len(reused) == len(track):
             return reused
 
@@ -224,6 +226,8 @@ class _Job:
         def on_progress(done: int, total: int) -> None:
             self.meter.update(done_before + round(len(track) * done / max(total, 1)), self._frames_of(self.chosen))
 
+        # A method that can go on from its first frames takes `known`; another starts over, and the outlet drops them.
+        can_go_on = "known" in inspect.signature(self.recoverer).parameters
         try:
             motion = self.recoverer(
                 track,
@@ -233,10 +237,11 @@ class _Job:
                 on_frames=on_frames,
                 should_stop=stop_or_drop,
                 on_progress=on_progress,
+                **({"known": reused} if can_go_on else {}),
             )
         except Cancelled:
             motion = outlet.motion()
-        if track.person not in self.chosen:
+        if track.person not in self.chosen or motion is None or not len(motion):
             return None
         return motion
 

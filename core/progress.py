@@ -92,7 +92,8 @@ class ProgressMeter:
         """Say that `count` units of the current stage were there already."""
         if self._current is not None and count > 0:
             stage = self._stages[self._current]
-            stage.skipped = stage.done = int(count)
+            new = max(int(count) - stage.done, 0)
+            stage.skipped, stage.done = stage.skipped + new, stage.done + new
             stage.recent.clear()
             stage.recent.append((self._clock(), stage.done))
 

@@ -266,6 +266,21 @@ def test_resume_goes_on_and_gives_the_same(video, tmp_path):
             np.testing.assert_array_equal(a[key], b[key], err_msg=f"{name} {key}")
 
 
+def test_a_method_that_can_go_on_is_given_what_is_known(video, tmp_path):
+    class GoingOn(FakeStages):
+        def _recover(self, track, *rest, known=None, **options):
+            self.known = known
+            return super()._recover(track, *rest, **options)
+
+    stages = GoingOn()
+    run(video, tmp_path / "out", stages, should_stop=lambda: len(stages.recovered) >= 3)
+    assert stages.known is None
+    again = GoingOn()
+    run(video, tmp_path / "out", again, resume=True)
+    assert again.known.frames.tolist() == list(range(60))
+    np.testing.assert_array_equal(again.known.trans, root_at(np.arange(60), 0))
+
+
 def test_without_resume_everything_is_done_again(video, tmp_path):
     stages = FakeStages()
     run(video, tmp_path, stages, should_stop=lambda: len(stages.recovered) >= 3)

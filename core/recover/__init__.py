@@ -5,7 +5,8 @@
     recover(track, camera, body, *, device, on_frames, should_stop, on_progress) -> CameraMotion
 
 on_frames(CameraMotion) gets consecutive chunks as they are finished, should_stop() -> bool is asked at least twice a
-second, on_progress(frames done, frames in all). A stopped method returns the frames it has finished.
+second, on_progress(frames done, frames in all). A stopped method returns the frames it has finished. A method that
+can go on after an interruption also takes `known`, the CameraMotion of the first frames an earlier call handed on.
 """
 
 from __future__ import annotations

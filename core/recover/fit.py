@@ -70,18 +70,24 @@ def fit(
     should_stop: Stop = _never,
     on_progress: Report = _ignore,
     options: FitOptions = FitOptions(),
+    known: CameraMotion | None = None,
 ) -> CameraMotion:
     """Recover one track. Stopped early it returns the frames that are done (possibly none).
 
     device is accepted for the sake of the other methods; the many small factorisations run fastest on the CPU.
     on_frames gets consecutive chunks that together make the result; on_progress (frames done, frames in all).
+    known: the first frames of the result as an earlier, interrupted call handed them on; they are kept, and on_frames
+    gets what follows.
     """
     chain, prior, evidence = build_chain(body), load_prior(), read_evidence(track, camera)
     mean_shape = shape_chain(chain, torch.zeros(chain.shape_count, dtype=torch.float64))
     evidence = settle(evidence, guess_motion(evidence, mean_shape)[1])
     rotmats, trans = guess_motion(evidence, mean_shape)
     chosen = choose_shape_frames(evidence, options.shape_frames)
-    if len(chosen):
+    done = 0 if known is None else len(known)
+    if done:
+        shaped = shape_chain(chain, torch.from_numpy(known.betas.astype(np.float64)))
+    elif len(chosen):
         shaped, _ = solve_shape(
             chain,
             evidence[chosen],
@@ -95,8 +101,11 @@ def fit(
     else:
         shaped = mean_shape
     rotmats, trans = guess_motion(evidence, shaped, rotmats)
+    if done:
+        rotmats[:done] = torch.from_numpy(known.rotmats.astype(np.float64))
+        trans[:done] = torch.from_numpy(known.trans.astype(np.float64))
     return _solve_windows(
-        track, evidence, shaped, rotmats, trans, prior, options, None, on_frames, should_stop, on_progress
+        track, evidence, shaped, rotmats, trans, prior, options, None, on_frames, should_stop, on_progress, done
     )
 
 
@@ -188,10 +197,14 @@ def _solve_windows(
     on_frames: Emit,
     should_stop: Stop,
     on_progress: Report,
+    done: int = 0,
 ) -> CameraMotion:
-    N, done = len(track), 0
+    """The windows after the first `done` frames, which are final already."""
+    N = len(track)
     rotmats, trans = rotmats.clone(), trans.clone()
     for start, end, seen in window_bounds(track.times, options):
+        if end <= done:
+            continue
         if should_stop():
             break
         first = max(start - TIE, 0)
