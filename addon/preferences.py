@@ -57,12 +57,16 @@ class HYPER_MOCAP_AP_preferences(bpy.types.AddonPreferences):
         layout = self.layout
         layout.use_property_split = True
         layout.use_property_decorate = False
-        problem = runtime.engine_problem()
+        problem = runtime.notice or runtime.engine_problem()
         box = layout.box()
         if runtime.build is not None:
             draw_build(box, runtime.build)
         elif problem:
             draw_error(box, problem, 110)
+        elif self.engine_python and self.engine_python != runtime.checked_python:
+            box.label(
+                text="Not checked yet: Check Engine looks whether this Python has what is needed", icon="QUESTION"
+            )
         else:
             box.label(text="The engine is ready", icon="CHECKMARK")
         row = box.row()

@@ -39,6 +39,8 @@ class Runtime:
         self.build: EngineBuild | None = None
         self.notice = ""
         """An error that belongs to no job, shown like a job's."""
+        self.checked_python = ""
+        """The preferences' Engine Python for which Check Engine found everything."""
         self._engine_problem: tuple[float, str] = (0.0, "")
         self._redrawn_at = 0.0
 
@@ -67,6 +69,7 @@ class Runtime:
     def forget_engine(self) -> None:
         """Look again at the next question: something about the engine has changed."""
         self._engine_problem = (0.0, "")
+        self.checked_python = ""
 
     def follow_job(self, session: Session, title: str) -> None:
         """Serve this session from the timer until it is over."""

@@ -6,7 +6,7 @@ import bpy
 
 from ..engine_env import check_python, read_requirements
 from ..errors import AddonError
-from ..places import find_engine
+from ..places import find_engine, preferences_or_none
 from ..runtime import runtime
 
 
@@ -27,7 +27,8 @@ class HYPER_MOCAP_OT_check_engine(bpy.types.Operator):
             runtime.notice = str(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        runtime.notice = ""
+        preferences = preferences_or_none()
+        runtime.notice, runtime.checked_python = "", preferences.engine_python if preferences else ""
         self.report({"INFO"}, f"The engine is ready: Python {'.'.join(map(str, found.version))} at {python}")
         return {"FINISHED"}
 

@@ -13,11 +13,11 @@ class HYPER_MOCAP_UL_people(bpy.types.UIList):
         row = layout.row(align=True)
         row.prop(item, "use", text="")
         row.label(text=item.name, icon="ARMATURE_DATA")
-        right = row.row()
+        right = layout.row()
         right.alignment = "RIGHT"
-        right.label(text=f"{item.first + 1}-{item.last + 1}")
-        bar = row.row()
-        bar.ui_units_x = 4.0
+        right.label(text=f"{item.first + 1} to {item.last + 1}")
+        bar = layout.row()
+        bar.ui_units_x = 3.5
         bar.progress(factor=item.confidence, text=f"{100 * item.confidence:.0f} %")
 
 

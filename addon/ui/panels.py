@@ -41,11 +41,7 @@ class HYPER_MOCAP_PT_video(_Tab, bpy.types.Panel):
             column = layout.column()
             column.scale_y = 1.5
             column.operator("hyper_mocap.import_video", icon="FILE_MOVIE")
-            hint = layout.column()
-            hint.enabled = False
-            draw_message(
-                hint, "Any clip in which a person can be seen; one camera is enough", _columns(context), icon="INFO"
-            )
+            draw_message(layout, "Any clip in which people can be seen", _columns(context), icon="INFO")
             return
         self._draw_clip(context, layout, settings)
         self._draw_range(context, layout, settings)
@@ -74,7 +70,7 @@ class HYPER_MOCAP_PT_video(_Tab, bpy.types.Panel):
         column.prop(settings, "frame_last")
         if settings.video_fps > 0 and not is_same_rate(scene_rate(context.scene), settings.video_fps):
             column = layout.column(align=True)
-            text = f"The scene runs at {scene_rate(context.scene):.4g} fps, the clip at {settings.video_fps:.4g}"
+            text = f"Scene {scene_rate(context.scene):.4g} fps, clip {settings.video_fps:.4g} fps"
             draw_message(column, text, _columns(context), icon="ERROR")
             column.operator("hyper_mocap.set_scene_fps", icon="TIME")
 
