@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core import result, stream
-from core.cache import Cache, job_key
-from core.errors import Cancelled, InputError, NoPersonError, VideoError
+from core.cache import Cache
+from core.errors import Cancelled, InputError, NoPersonError
+from core.finished import cache_key, result_key
 from core.memory import peak_memory_mb
 from core.options import JobOptions
 from core.outlet import PER_FRAME, Outlet, Scene, part_of
@@ -32,7 +32,6 @@ from core.protocol import Done, Message
 from core.records import Camera, CameraMotion, Clip, Motion, Track
 from core.stages import Stages
 
-__all__ = ["JobOptions", "finished_results", "run"]
 LOG = logging.getLogger(__name__)
 Sink = Callable[[Message], None]
 ASK_INTERVAL_S = 0.05
@@ -54,37 +53,6 @@ def run(
     Raises InputError (VideoError, NoPersonError, ...), OutputError or SetupError.
     """
     return _Job(str(video), options, sink, should_stop, choose, stages or Stages()).run()
-
-
-def finished_results(video: str | Path, options: JobOptions) -> list[str]:
-    """Return the result files of this very job if an earlier run completed it, else an empty list. VideoError."""
-    if options.out_dir is None or not Path(options.out_dir).is_dir():
-        return []
-    found = []
-    pattern = re.escape(result.stem_of(video)) + r"_person\d+\.npz"
-    paths = [path for path in sorted(Path(options.out_dir).iterdir()) if re.fullmatch(pattern, path.name)]
-    key = result_key(video, options) if paths else ""
-    for path in paths:
-        try:
-            about = result.read_result(path, with_vertices=False).extra
-        except InputError:
-            continue
-        if about["job"] == key and about["is_complete"]:
-            found.append((str(path), about["job_people"]))
-    return [path for path, _ in found] if found and len(found) == found[0][1] else []
-
-
-def result_key(video: str | Path, options: JobOptions) -> str:
-    """Return the key of a video and all options that shape its results."""
-    left_out = ("out_dir", "cache_dir", "resume", "device", "live")
-    return _key(video, **{f.name: getattr(options, f.name) for f in fields(options) if f.name not in left_out})
-
-
-def _key(video: str | Path, **options: object) -> str:
-    try:
-        return job_key(video, **options)
-    except OSError as error:
-        raise VideoError(f"{video} cannot be read: {error.strerror or error}") from error
 
 
 class _Job:
@@ -120,7 +88,7 @@ class _Job:
             self._check_space(self.frame_count, people=1)
             self.camera = Camera.from_size(self.clip.width, self.clip.height, options.focal_for(self.clip.width))
             self.scene = Scene(self.camera, self.body, self.stages, self.sink, options.vertices)
-            self.cache = Cache(options.cache_folder(), self._cache_key(), resume=options.resume)
+            self.cache = Cache(options.cache_folder(), cache_key(self.video, options), resume=options.resume)
             self.meter.update(1)
             self._plan(self.frame_count)
             tracks = self._perceive(reader)
@@ -353,12 +321,6 @@ class _Job:
             return
         per_frame = result.BYTES_PER_FRAME + (self.body.vertex_count * 12 if self.options.vertices else 0)
         result.ensure_writable(self.options.out_dir, expected_bytes=frames * people * per_frame)
-
-    def _cache_key(self) -> str:
-        options = self.options
-        names = ("method", "start", "end", "focal_px", "focal_mm", "max_people")
-        body = "shipped" if options.body is None else options.body
-        return _key(self.video, body=body, **{name: getattr(options, name) for name in names})
 
     def _done(self, paths: list[str]) -> Done:
         self.meter.finish()

@@ -18,6 +18,7 @@ from core import pipeline, result
 from core.cli import doctor
 from core.cli.console import Console, duration
 from core.errors import BodyFileError
+from core.finished import finished_results
 from core.version import VERSION
 from tests.engine_doubles import FakeStages
 
@@ -129,7 +130,7 @@ def test_resume_does_not_take_partial_or_missing_results_for_done(stages, video,
     assert call("recover", video, "-o", out) == 0
     (out / "walk_person1.npz").unlink()
     options = pipeline.JobOptions(out_dir=str(out), resume=True)
-    assert pipeline.finished_results(video, options) == []
+    assert finished_results(video, options) == []
 
 
 @pytest.mark.parametrize(

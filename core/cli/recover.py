@@ -17,6 +17,7 @@ from pathlib import Path
 
 from core.cli.console import Console, duration
 from core.errors import HyperMocapError, InputError
+from core.finished import finished_results
 from core.options import JobOptions
 from core.protocol import Done, Message, Progress
 from core.result import AtomicFile, ensure_writable, explain_output_errors, stem_of
@@ -80,7 +81,7 @@ def _recover_one(
     console: Console = args.console
     entry = {"video": video, "status": "failed", "error": None, "results": [], "summary": {}}
     try:
-        finished = pipeline.finished_results(video, options) if options.resume else []
+        finished = finished_results(video, options) if options.resume else []
         if finished:
             console.note(f"{title}: already done, {len(finished)} result(s)")
             return {**entry, "status": "skipped", "results": finished}
