@@ -66,26 +66,19 @@ def generated_clips(
     bank_path: str | Path, body, *, split: str, count: int, frames: int = 96, seed: int = 5, told_focal: bool = False
 ) -> Iterator[TestClip]:
     """Sequences with modelled detector noise; they carry no image features (zeros)."""
-    from core.models.inputs import ImageGeometry, crop_of, view_rotation
     from core.synth.motion import read_bank
     from core.synth.noise import NoiseModel
     from core.synth.sampler import KeypointSampler
 
     sampler = KeypointSampler(read_bank(bank_path), body, NoiseModel(), split=split, seed=seed)
     batch = sampler.batch(count, frames=frames)
-    size = batch.size.float()
-    view = view_rotation(
-        crop_of(batch.keypoints)[0].squeeze(-2),
-        ImageGeometry(size[:, None, :1], size[:, None, 1:], batch.intrinsics[:, None, :1]),
-    )
-    landmarks = (batch.landmarks3d @ view).numpy()
     for i in range(count):
         width, height = (int(v) for v in batch.size[i])
         features = np.zeros((frames, 1152), np.float16)
         presence = (~batch.is_gap[i]).float().numpy()
         yield TestClip(
             name=f"{split} {i}",
-            track=_track(batch.keypoints[i].numpy(), landmarks[i], features, presence, frames),
+            track=_track(batch.keypoints[i].numpy(), batch.landmarks3d[i].numpy(), features, presence, frames),
             camera=Camera.from_size(width, height, float(batch.intrinsics[i, 0]) if told_focal else None),
             rotmats=batch.rotmats[i],
             betas=batch.betas[i],

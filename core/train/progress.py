@@ -11,6 +11,8 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
+NOT_DRAWN = ("rate", "frames_per_s", "gradient")
+
 
 class History:
     """Append-only history of one training run in `history.jsonl`."""
@@ -48,7 +50,8 @@ def draw_history(history: History, path: str | Path) -> None:
     for stage in stages:
         row = []
         for kind, is_log in (("loss", True), ("validation", False)):
-            curves = {n: history.series(stage, kind, n) for n in history.names(stage, kind) if n != "rate"}
+            names = [n for n in history.names(stage, kind) if n not in NOT_DRAWN]
+            curves = {n: history.series(stage, kind, n) for n in names}
             row.append(_panel(f"{stage} {kind}", curves, is_log=is_log))
         panels.append(np.concatenate(row, axis=1))
     if panels:
@@ -56,7 +59,7 @@ def draw_history(history: History, path: str | Path) -> None:
 
 
 def _panel(
-    title: str, curves: dict[str, np.ndarray], *, is_log: bool, width: int = 720, height: int = 420
+    title: str, curves: dict[str, np.ndarray], *, is_log: bool, width: int = 760, height: int = 520
 ) -> np.ndarray:
     image = np.full((height, width, 3), 255, np.uint8)
     cv2.putText(image, title, (12, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)

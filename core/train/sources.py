@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from core.models.inputs import ImageGeometry, crop_of, view_rotation
 from core.synth.motion import MotionBank
 from core.synth.noise import NoiseModel
 from core.synth.sampler import KeypointSampler, SamplerConfig
@@ -49,13 +48,10 @@ class GeneratedSource:
     def _convert(self, drawn, window: int, with_features: bool) -> Batch:
         sequences = len(drawn.betas)
         size = drawn.size.float()
-        # the noise model gives landmarks in camera axes, a detector in those of a camera that looks at the crop
-        camera = ImageGeometry(size[:, None, :1], size[:, None, 1:], drawn.intrinsics[:, None, :1])
-        view = view_rotation(crop_of(drawn.keypoints)[0].squeeze(-2), camera)
         told = torch.rand(sequences, device=self.device, generator=self.generator) < TOLD_FOCAL_SHARE
         return Batch(
             keypoints=drawn.keypoints,
-            landmarks3d=drawn.landmarks3d @ view,
+            landmarks3d=drawn.landmarks3d,
             has_landmarks=(~drawn.is_gap).float(),
             features=torch.zeros((), device=self.device).expand(
                 sequences, window, self.feature_dim if with_features else 0
