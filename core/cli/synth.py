@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+import cv2
 import torch
 
 from core.body import load_body
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=tuple(COMMANDS),
         help="; ".join(f"{n}: {h}" for n, (_, h) in COMMANDS.items()),
     )
+    parser.add_argument("--shards", metavar="DIR", help="rendered clips (noise)")
     parser.add_argument("--mocap", metavar="NPZ", help="source motion file (bank)")
     parser.add_argument("--frames", type=int, default=150_000, help="at least this many (clips)")
     parser.add_argument("--clip-frames", type=int, default=96, help="length of a clip (clips)")
@@ -33,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="another seed, other clips (clips)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (clips)")
     parser.add_argument("--embedding", type=int, help="keep so many projections of the image embedding (clips)")
-    parser.add_argument("--out", metavar="DIR", help="folder to write to")
+    parser.add_argument("--out", metavar="DIR", help="folder to write to (noise: default beside the model)")
     parser.add_argument("--bank", default=str(BANK), metavar="NPZ", help=f"the motion bank (default: {BANK})")
 
 
@@ -113,8 +115,63 @@ def _clips(args: argparse.Namespace) -> int:
     return DONE
 
 
+def _noise(args: argparse.Namespace) -> int:
+    from core.synth.format import read_shards
+    from core.synth.noise import PARAMETERS_FILE, NoiseParameters
+    from core.synth.noisefit import fit, measure, summarise
+    from core.synth.sheet import error_histograms
+
+    if not args.shards:
+        raise InputError("noise needs --shards DIR, a folder of rendered clips")
+    body, clips = load_body(), []
+    for shard in read_shards(args.shards, split=args.split):
+        clips += measure(shard, body)
+    if not clips:
+        raise InputError(f"{args.shards} holds no clips of the split {args.split}")
+    out = Path(args.out) if args.out else PARAMETERS_FILE.parent
+    out.mkdir(parents=True, exist_ok=True)
+    fit(clips, NoiseParameters.load()).save(out / PARAMETERS_FILE.name)
+    lines = summarise(clips)
+    for line in lines:
+        args.console.line(line)
+    if args.out:
+        (out / "errors.txt").write_text("\n".join(lines) + "\n")
+        cv2.imwrite(str(out / "errors.png"), error_histograms(clips))
+    args.console.line(f"wrote {out / PARAMETERS_FILE.name}")
+    return DONE
+
+
+def _sheet(args: argparse.Namespace) -> int:
+    from core.device import choose_device
+    from core.perception.checkpoint import load_networks
+    from core.synth.dataset import sampler_config
+    from core.synth.motion import read_bank
+    from core.synth.sampler import MotionSampler
+    from core.synth.sheet import sample_sheet
+
+    if not args.out:
+        raise InputError("sheet needs --out DIR")
+    device = choose_device(args.device)
+    config = sampler_config(args.split, args.clip_frames)
+    motions = MotionSampler(
+        read_bank(args.bank), load_body(device=device), split=args.split, config=config, device=device
+    )
+    detector = load_networks()[1].to(device)
+    every = max(1, args.clip_frames // 3)
+    picture = sample_sheet(
+        motions, detector, count=args.batch or 6, frames=args.clip_frames, every=every, seed=args.seed
+    )
+    path = Path(args.out) / f"sheet-{args.split}-{args.seed}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), picture)
+    args.console.line(f"wrote {path}")
+    return DONE
+
+
 COMMANDS = {
     "clips": (_clips, "render training clips and run the detector over them"),
+    "noise": (_noise, "fit the noise model to rendered clips"),
+    "sheet": (_sheet, "draw a sample sheet of rendered frames"),
     "bank": (_bank, "retarget a mocap file to the body's joints"),
     "demo": (_demo, "render the demonstration clip and its ground truth"),
 }
