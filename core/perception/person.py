@@ -106,10 +106,13 @@ class Person:
 
     def add(self, frame: int, time: float, look: Look) -> None:
         """Append what was seen in a new frame."""
-        if not self.shadows and (frame % APPEARANCE_EVERY == 0 or np.isnan(self.appearance).any()):
-            self.appearance = blend_appearance(self.appearance, look.describe(), APPEARANCE_RATE)
         self.samples.append(Sample.from_reading(frame, time, look.reading))
         self.roi, self.is_lost, self.asked = look.reading.next_roi, False, 0
+
+    def remember_looks(self, look: Look) -> None:
+        """Learn the person's colours; not to be called while somebody else is in the way."""
+        if self.last.frame % APPEARANCE_EVERY == 0 or np.isnan(self.appearance).any():
+            self.appearance = blend_appearance(self.appearance, look.describe(), APPEARANCE_RATE)
 
     def lose(self) -> None:
         self.is_lost, self.asked = True, 0

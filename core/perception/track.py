@@ -41,6 +41,8 @@ class TrackingConfig:
     """Readings whose bodies lie closer than this show one person."""
     same_frames: int = 2
     """Frames two people may coincide before one is taken to be lost."""
+    crowded: float = 0.3
+    """People closer than this may hide each other's clothes."""
     near: float = 0.18
     """A detection this close to a person's crop is that person's own."""
     search_turns: tuple[float, ...] = (0.0, 0.6, -0.6, 1.2, -1.2, torch.pi)
@@ -87,8 +89,10 @@ class Tracker:
     def step(self, index: int, time: float, image: np.ndarray, views: list[tuple[np.ndarray, Letterbox]]) -> None:
         """One frame. image [H, W, 3] uint8 BGR; views: the parts of it that the detector is due to look at."""
         followed = self._active()
-        for person, look in zip(followed, self._look(image, [p.roi for p in followed])):
+        clear: list[tuple[Person, Look]] = []
+        for person, look in zip(followed, self._look(image, [person.roi for person in followed])):
             if self._is_believable(look):
+                clear.append((person, look))
                 person.qualities.append(look.quality)
                 person.followed_time = time
                 person.add(index, time, look)
@@ -96,6 +100,9 @@ class Tracker:
                 person.lose()
         self._search(index, time, image)
         self._separate()
+        for person, look in clear:
+            if not person.is_lost and self._is_alone(person):
+                person.remember_looks(look)
         self._near = [p for p in self._near if not p.is_lost or time - p.last.time <= self.config.lost_seconds]
         missing = [p for p in self._near if p.is_lost and p.asked < self.config.asks]
         for person in missing:
@@ -194,6 +201,12 @@ class Tracker:
                 if together >= self.config.same_frames:
                     self._lose_one(first, second, together)
 
+    def _is_alone(self, person: Person) -> bool:
+        """True if nobody else is so near that their clothes could be taken for this person's."""
+        near = self.config.crowded * person.last.size
+        others = (p for p in self._near if p is not person and p.last.time >= person.last.time - 0.5)
+        return all(np.linalg.norm(other.last.center - person.last.center) > near for other in others)
+
     def _lose_one(self, first: Person, second: Person, together: int) -> None:
         loser, keeper = sorted((first, second), key=lambda person: person.continuity(together))
         del loser.samples[-together:]
@@ -227,6 +240,7 @@ class Tracker:
             known_until = person.last.frame if person.samples else -1
             person.shadows.clear()
             person.add(index, time, look)
+            person.remember_looks(look)
             self._look_back(person, look.reading.next_roi, known_until)
 
     def _is_own(self, person: Person, roi: Roi) -> bool:
