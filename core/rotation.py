@@ -131,7 +131,7 @@ def slerp(start: Tensor, end: Tensor, fraction: Tensor | float) -> Tensor:
     safe = torch.where(is_small, torch.ones_like(half_squared), half_squared)
     angle = 2 * torch.atan2(safe.sqrt(), total.norm(dim=-1, keepdim=True))
     # a^2 from (2 sin(a/2))^2 = h by the series of 4 asin^2(sqrt(h)/2)
-    series = half_squared * (1 + half_squared * (1 / 12 + half_squared / 90))
+    series = half_squared * (1 + half_squared / 12)
     squared = torch.where(is_small, series, angle * angle)
     fraction = torch.as_tensor(fraction, dtype=start.dtype, device=start.device).unsqueeze(-1)
     whole = _sinc(squared)
