@@ -96,7 +96,7 @@ def match_bones(own, body, betas: Tensor) -> Tensor:
     base = _bone_vectors(body.rest_joints(zero))
     columns = [_bone_vectors(body.rest_joints(zero.index_fill(0, torch.tensor([k]), 1.0))) - base for k in range(10)]
     A = torch.stack(columns, -1).flatten(0, -2)
-    normal = A.T @ A + 1e-4 * torch.eye(10, device=A.device)
+    normal = A.T @ A + 1e-6 * torch.eye(10, device=A.device)
     return torch.linalg.solve(normal, A.T @ (wanted - base).flatten())
 
 

@@ -9,7 +9,7 @@ from core.recover.banded import solve_banded
 
 RAY_SIGMA = 0.006
 """Error of a keypoint as a share of its distance: 6 mm at 1 m, about 8 px at a focal length of 1300 px."""
-ACCELERATION_SIGMA = 2.0
+ACCELERATION_SIGMA = 5.0
 """m/s^2 of acceleration in depth that is ordinary."""
 LEAST_DEPTH, LARGEST_DEPTH = 0.4, 100.0
 

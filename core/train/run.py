@@ -38,8 +38,6 @@ def train(options: TrainOptions) -> dict[str, float]:
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps(to_dict(config), indent=1), encoding="utf-8")
     torch.manual_seed(config.seed)
-    if device.startswith("cuda"):
-        torch.backends.cuda.matmul.allow_tf32 = True
     body = load_body(options.body_path)
     coarse = build_coarse(body)
     net = HyperbolicNet(config.network, coarse_body(body, coarse)).to(device)

@@ -1,0 +1,171 @@
+"""core.recover.mesh_fit, root and hyperbolic: parameters that made the target are found again; whole tracks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from core.body import load_body
+from core.evaluate.metrics import mean_point_error, rotation_angle
+from core.models.coarse_body import known_coarse_body
+from core.models.config import HyperbolicConfig, LifterConfig
+from core.models.hyperbolic import HyperbolicNet
+from core.records import Camera, Track
+from core.recover import hyperbolic, mesh_fit
+from core.recover.root import place_root
+from core.rotation import axis_angle_to_matrix
+
+
+@pytest.fixture(scope="module")
+def body():
+    return load_body()
+
+
+def a_pose(frames: int, *, size: float = 0.35) -> torch.Tensor:
+    rotmats = axis_angle_to_matrix(torch.randn(frames, 24, 3) * size)
+    rotmats[:, 22:] = torch.eye(3)  # hands are straight in all data
+    yaw = axis_angle_to_matrix(torch.tensor([0.0, 1.0, 0.0]) * torch.linspace(0, 3, frames)[:, None])
+    rotmats[:, 0] = yaw @ torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    return rotmats
+
+
+def test_nearest_rotation_is_scipy_s_alignment():
+    rng = np.random.default_rng(0)
+    points, target = rng.normal(size=(2, 4, 20, 3))
+    products = torch.from_numpy(np.einsum("nki,nkj->nij", target, points))
+    ours = mesh_fit.nearest_rotation(products)
+    for i in range(4):
+        expected = Rotation.align_vectors(target[i], points[i])[0].as_matrix()
+        np.testing.assert_allclose(ours[i], expected, atol=1e-9)
+    torch.testing.assert_close(torch.linalg.det(ours), torch.ones(4, dtype=torch.float64))
+
+
+def test_spread_vertices_leaves_no_gaps():
+    cloud = torch.rand(2000, 3)
+    ids = mesh_fit.spread_vertices(cloud, 100)
+    assert len(set(ids.tolist())) == 100
+    spread = torch.cdist(cloud, cloud[ids]).amin(1).max()
+    random = torch.cdist(cloud, cloud[torch.randperm(2000)[:100]]).amin(1).max()
+    assert spread < 0.75 * random
+
+
+@pytest.mark.parametrize("noise,limit_mm,limit_deg", [(0.0, 8.0, 2.5), (0.005, 10.0, 6.0)])
+def test_rotations_and_shape_that_made_a_mesh_are_found(body, noise, limit_mm, limit_deg):
+    frames = 12
+    truth, betas = a_pose(frames), torch.randn(10)
+    ids = mesh_fit.spread_vertices(body.v_template, 600)
+    vertices, joints = body.skin(truth, betas, torch.zeros(3))
+    relative = vertices - joints[:, :1]
+    target = relative[:, ids] + noise * torch.randn(frames, 600, 3)
+    start = torch.eye(3).repeat(frames, 24, 1, 1)
+    start[:, 0] = truth[:, 0] @ axis_angle_to_matrix(torch.tensor([0.4, -0.2, 0.1]))
+    rough = mesh_fit.fit_rotations(body, target, ids, torch.zeros(10), start)
+    shape = mesh_fit.fit_shape(body, target, ids, rough, start=torch.zeros(10))
+    found = mesh_fit.fit_rotations(body, target, ids, shape, rough, rounds=20)
+    shape = mesh_fit.fit_shape(body, target, ids, found, start=torch.zeros(10))
+    eye = found @ found.transpose(-1, -2)
+    torch.testing.assert_close(eye, torch.eye(3).expand_as(eye), atol=1e-4, rtol=0)
+    fitted, fitted_joints = body.skin(found, shape, torch.zeros(3))
+    assert float(mean_point_error(fitted - fitted_joints[:, :1], relative).mean()) < limit_mm
+    assert float(rotation_angle(found, truth).mean()) < limit_deg
+
+
+def test_true_rotations_stay(body):
+    truth, betas = a_pose(4), 0.5 * torch.randn(10)
+    ids = mesh_fit.spread_vertices(body.v_template, 600)
+    vertices, joints = body.skin(truth, betas, torch.zeros(3))
+    found = mesh_fit.fit_rotations(body, (vertices - joints[:, :1])[:, ids], ids, betas, truth, rounds=30)
+    assert float(rotation_angle(found, truth).max()) < 0.2
+
+
+def a_walk(body, frames: int, fps: float = 30.0):
+    rotmats, betas = a_pose(frames, size=0.2), torch.zeros(10)
+    points = body.keypoints(rotmats, betas, torch.zeros(3)).double()
+    times = torch.arange(frames, dtype=torch.float64) / fps
+    path = torch.stack((0.3 * times, 0 * times, 4 + 0.8 * torch.sin(2 * times)), 1)
+    placed = points + path[:, None]
+    return points, placed[..., :2] / placed[..., 2:], times, path
+
+
+def test_root_is_exact_without_noise(body):
+    points, rays, times, path = a_walk(body, 40)
+    found = place_root(points, rays, torch.ones(40, 25, dtype=torch.float64), times)
+    np.testing.assert_allclose(found, path, atol=1e-2)
+
+
+@pytest.mark.parametrize("fps", [30.0, 60.0])
+def test_root_survives_noise_outliers_and_gaps(body, fps):
+    points, rays, times, path = a_walk(body, 60, fps)
+    rays = rays + 0.004 * torch.randn_like(rays)
+    rays[:, 7] += 0.3
+    confidence = torch.ones(60, 25, dtype=torch.float64)
+    rays[20:26], confidence[20:26] = 9.0, 0.0
+    found = place_root(points, rays, confidence, times)
+    error = (found - path).norm(dim=-1)
+    seen = torch.ones(60, dtype=torch.bool)
+    seen[20:26] = False
+    assert float(error[seen].mean()) < 0.05 and float(error[seen].max()) < 0.15
+    assert float((found[seen, :2] - path[seen, :2]).abs().mean()) < 0.01
+    depth = found[:, 2] - path[:, 2]
+    assert float(torch.diff(depth, n=2).abs().max()) < 0.01
+
+
+def a_net(body) -> HyperbolicNet:
+    lifter = LifterConfig(dim=16, depth=1, heads=2, joint_dim=4, head_dim=16, window=16)
+    config = HyperbolicConfig(lifter=lifter, feature_dim=6, window=4, prior_dim=8, dim=8, heads=2)
+    net = HyperbolicNet(config, known_coarse_body(body, torch.arange(0, body.vertex_count, 60)))
+    net.upsample.indices = torch.randint(len(net.vertex_ids), (body.vertex_count, 3))
+    return net.eval()
+
+
+def a_track(body, frames: int, camera: Camera) -> Track:
+    points, rays, times, path = a_walk(body, frames)
+    px = rays * camera.fx + torch.tensor([camera.cx, camera.cy])
+    keypoints = torch.cat((px, torch.ones(frames, 25, 1)), -1).float().numpy()
+    return Track(
+        person=3,
+        frames=np.arange(frames, dtype=np.int32) + 7,
+        times=times.numpy(),
+        keypoints=keypoints,
+        landmarks3d=points.float().numpy(),
+        features=np.zeros((frames, 6), np.float16),
+        confidence=np.ones(frames, np.float32),
+        boxes=np.zeros((frames, 4), np.float32),
+    )
+
+
+@pytest.mark.parametrize("frames", [1, 3, 32, 70])
+def test_every_frame_of_a_track_is_recovered_and_streamed(body, frames):
+    camera = Camera.from_size(1280, 720)
+    track = a_track(body, frames, camera)
+    chunks, progress = [], []
+    motion = hyperbolic.recover_by_network(
+        track, camera, body, net=a_net(body), on_frames=chunks.append, on_progress=lambda *n: progress.append(n)
+    )
+    np.testing.assert_array_equal(motion.frames, track.frames)
+    assert motion.person == 3 and motion.betas.shape == (10,)
+    for name in ("rotmats", "trans"):
+        together = np.concatenate([getattr(c, name) for c in chunks])
+        np.testing.assert_array_equal(together, getattr(motion, name))
+        assert np.isfinite(together).all()
+    assert progress[-1] == (frames, frames)
+    keypoints = body.keypoints(*(torch.from_numpy(a) for a in (motion.rotmats, motion.betas, motion.trans)))
+    assert float(keypoints[..., 2].min()) > 0  # in front of the camera
+
+
+def test_a_stopped_recovery_returns_what_it_has(body):
+    camera = Camera.from_size(1280, 720)
+    asked = iter([False, False, True])
+    motion = hyperbolic.recover_by_network(
+        a_track(body, 100, camera), camera, body, net=a_net(body), should_stop=lambda: next(asked)
+    )
+    assert 0 < len(motion.frames) < 100 and len(motion.trans) == len(motion.frames)
+
+
+def test_shape_of_another_body_has_the_same_bones(body):
+    betas = torch.randn(10)
+    same = hyperbolic.match_bones(body, body, betas)
+    wanted, found = (body.rest_joints(b) for b in (betas, same))
+    torch.testing.assert_close(found - found[:1], wanted - wanted[:1], atol=5e-3, rtol=0)
