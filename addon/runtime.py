@@ -2,7 +2,8 @@
 
 The timer is an application timer and not a modal operator: a modal one would keep autosave waiting for as long as a
 job runs, and end with its window. It is registered when a job or build starts and ends itself when neither runs.
-Loading another file ends the job, as its scene is gone; disabling the add-on and quitting Blender end everything.
+Loading another file ends the job, as its scene is gone; undo and redo do not, as their steps know nothing of it; and
+disabling the add-on and quitting Blender end everything.
 """
 
 from __future__ import annotations
@@ -175,9 +176,17 @@ def _on_load_pre(*_arguments: object) -> None:
     runtime.end_job()
 
 
+@persistent
+def _on_undo_or_redo(*_arguments: object) -> None:
+    if runtime.is_running:
+        runtime.session.sink.restore()
+
+
 def register() -> None:
     """Install the handlers."""
     bpy.app.handlers.load_pre.append(_on_load_pre)
+    bpy.app.handlers.undo_post.append(_on_undo_or_redo)
+    bpy.app.handlers.redo_post.append(_on_undo_or_redo)
     atexit.register(runtime.end_all)
 
 
@@ -187,4 +196,6 @@ def unregister() -> None:
     atexit.unregister(runtime.end_all)
     if bpy.app.timers.is_registered(_tick):
         bpy.app.timers.unregister(_tick)
+    bpy.app.handlers.redo_post.remove(_on_undo_or_redo)
+    bpy.app.handlers.undo_post.remove(_on_undo_or_redo)
     bpy.app.handlers.load_pre.remove(_on_load_pre)

@@ -33,6 +33,15 @@ class Handle:
         return next((block for block in table if block.get(TOKEN) == self.token), None)
 
 
+def remark(handle: Handle) -> bool:
+    """Give the token back to the datablock of that name, which lost it to an undo; False if there is none."""
+    block = handle.find_or_none() or getattr(bpy.data, handle.table).get(handle.name)
+    if block is None or block.get(TOKEN, handle.token) != handle.token:
+        return False
+    block[TOKEN] = handle.token
+    return True
+
+
 def mark(block: bpy.types.ID, table: str) -> Handle:
     """Give a datablock a new token and return its handle."""
     token = uuid4().hex

@@ -100,6 +100,15 @@ class PersonState:
             return None
         return obj
 
+    def restore(self, scene: bpy.types.Scene) -> None:
+        """After undo or redo: key all frames anew, and if the figure went with the undo, let it be built again."""
+        if self.is_gone or not self.is_built:
+            return
+        obj = (self.armature or self.mesh).find_or_none()
+        if obj is None or not is_in_scene(obj, scene):
+            self.is_built, self.armature, self.mesh = False, None, None
+        self.store.wait_all()
+
     def mesh_or_none(self) -> bpy.types.Object | None:
         """Return the body mesh object, or None if it was deleted."""
         return self.mesh.find_or_none() if self.mesh is not None else None

@@ -11,7 +11,7 @@ from ..convert import scene_frames_from_times
 from ..frame_rate import is_same_rate, scene_rate, set_frame_rate
 from . import camera as cameras
 from . import figure
-from .lookup import Handle, mark
+from .lookup import Handle, mark, remark
 from .options import WriterOptions
 from .person import RATE, START_FRAME, PersonState
 from .views import ViewWriter
@@ -110,6 +110,15 @@ class Stage:
         scene = self.scene_or_none()
         if picture is not None and scene is not None and self.options.match_resolution:
             cameras.match_render(scene, *picture)
+
+    def restore(self) -> bpy.types.Scene | None:
+        """After undo or redo: find the scene again, and let collection and camera be made anew if they went too."""
+        if not remark(self._scene):
+            return None
+        if self._collection is not None and self._collection.find_or_none() is None:
+            self._collection = None
+        self.views.restore()
+        return self.scene_or_none()
 
     def close(self) -> tuple[str, str]:
         """Remove the collection if nothing came into it; returns the names of collection and camera, or ""."""

@@ -46,6 +46,11 @@ class ViewWriter:
         """Return the camera, or None if there is none or it was deleted."""
         return self._camera.find_or_none() if self._camera is not None else None
 
+    def restore(self) -> None:
+        """After undo or redo: write all views anew, with a new camera if the old one went with the undo."""
+        self.is_started = self.is_started and self.camera_or_none() is not None
+        self._is_changed, self._written = bool(self._views), 0
+
     def write(self, scene_frames: Callable[[list[int]], np.ndarray]) -> tuple[int, int, Lens] | None:
         """Write all views; scene_frames maps source frames to scene frames.
 

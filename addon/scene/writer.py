@@ -95,6 +95,21 @@ class SceneWriter:
                     owner.update_tag(refresh={"TIME"})
             self._bursts = {}
 
+    def restore(self) -> None:
+        """After undo or redo while the job runs: what they took is built again from the frames that have arrived.
+
+        Without armature and with vertex files figures are not built twice: `warn` says how to get them back.
+        """
+        scene = self._stage.restore()
+        if scene is None:
+            return
+        for state in self._people.values():
+            was_built = state.is_built
+            state.restore(scene)
+            if was_built and not state.is_built and state.person in self._sinks:
+                state.is_gone = True
+                self.warn("An undo took the figure away while the job ran: Import Result brings it back")
+
     def finish(self) -> WriterSummary:
         """Complete everything, close files and say what was made. No message may follow."""
         self._is_closing = True

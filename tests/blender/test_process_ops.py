@@ -227,6 +227,30 @@ def test_deleting_the_figure_meanwhile_does_no_harm(addon, runtime, monkeypatch,
     assert not bpy.data.objects
 
 
+def test_undo_in_the_middle_does_not_lose_the_job(addon, runtime, monkeypatch, tmp_path: Path) -> None:
+    """The undo step before the job has neither figure nor keys; afterwards all of them are there, from the first."""
+    bpy.context.preferences.edit.use_global_undo = True
+    support.import_clip(tmp_path)
+    bpy.context.scene.render.fps = 30
+    for message in ("Import", "Something"):
+        bpy.ops.ed.undo_push(message=message)
+    session = start_slow_job(runtime, monkeypatch, tmp_path, frames=320, people=2)
+    bpy.ops.ed.undo()
+    assert "Person 1" not in bpy.data.objects
+    support.serve_until(lambda: session.status.frames >= 400)
+    bpy.ops.ed.undo_push(message="Something else")
+    support.serve_until(lambda: session.status.frames >= 500)
+    bpy.ops.ed.undo_push(message="More")
+    bpy.ops.ed.undo()  # the figure stays, but has lost the keys since
+    support.serve_until(lambda: session.is_over)
+    assert session.status.error == "" and session.summary.dropped_frames == 0
+    assert session.summary.frames == 640
+    assert [o.name for o in bpy.data.objects if o.type == "CAMERA"] == [session.summary.camera]
+    for person, frame in ((0, 0), (0, 150), (1, 319)):
+        expected = skin(*walk(np.array([frame]), 30.0, person))[0]
+        np.testing.assert_allclose(support.posed_vertices(person, 1 + frame), expected, atol=5e-5)
+
+
 def test_disabling_in_the_middle_kills_the_engine(runtime, addon, monkeypatch, tmp_path: Path) -> None:
     session = start_slow_job(runtime, monkeypatch, tmp_path)
     pid = session.client.pid
