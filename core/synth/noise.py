@@ -211,7 +211,7 @@ class NoiseModel:
         hidden_there = self._exchange(hidden[..., None], swapped, limb_swapped)[..., 0]
         confidence = self._confidence(hidden_there, lost, outside, gain, error, generator)
         landmarks = self._landmarks3d(
-            points_cam, error, side, points, swapped, limb_swapped, gain, standard_size, generator
+            points_cam, axes, error, side, points, swapped, limb_swapped, gain, standard_size, generator
         )
         gap = self._spells((B, T), torch.full((B, T), p.gap_rate, device=self.device), p.gap_duration, generator)
         index = _last_true(~gap)
