@@ -1,0 +1,136 @@
+"""core.perception.perceive on a real film of 30 frames (a woman walking, data/walk.mp4; see make_walk_golden.py)."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_video import write_avi
+
+from core.errors import VideoError
+from core.perception import perceive, stage
+from core.perception.networks import Networks
+from core.perception.roi import Roi, crop_numpy
+from core.records import Track
+from core.video import VideoReader
+
+WALK = Path(__file__).parent / "data" / "walk.mp4"
+HEIGHT_PX = 226
+"""How tall the woman is."""
+
+
+@pytest.fixture(scope="module")
+def networks() -> Networks:
+    return Networks()
+
+
+@pytest.fixture(scope="module")
+def walk(networks) -> list[Track]:
+    return perceive(VideoReader(WALK), networks=networks)
+
+
+def median_distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.median(np.linalg.norm(a[..., :2] - b[..., :2], axis=-1)))
+
+
+def test_one_person_in_every_frame(walk):
+    (track,) = walk
+    assert track.person == 0 and track.frames.tolist() == list(range(30))
+    np.testing.assert_allclose(track.times, np.arange(30) / 30, atol=1e-3)
+    assert (track.confidence > 0.9).all() and track.keypoints[..., 2].mean() > 0.75
+    shapes = [a.shape for a in (track.keypoints, track.landmarks3d, track.features, track.boxes)]
+    assert shapes == [(30, 25, 3), (30, 25, 3), (30, 1152), (30, 4)]
+    assert track.features.dtype == np.float16 and np.abs(track.features.astype(np.float32)).max(1).min() > 0.5
+
+
+def test_keypoints_are_mediapipes(walk):
+    """MediaPipe tracks with its own crops, so the noise of both differs: within 1 % of the body height."""
+    with np.load(WALK.parent / "walk_mediapipe.npz") as golden:
+        theirs = golden["keypoints"]
+    ours = walk[0].keypoints
+    assert median_distance(ours, theirs) < 0.01 * HEIGHT_PX
+    assert np.abs(np.median(ours[..., :2] - theirs[..., :2], axis=(0, 1))).max() < 1.0
+    assert np.abs(ours[..., 2] - theirs[..., 2]).mean() < 0.08
+
+
+def test_world_landmarks_are_a_standing_body(walk):
+    """Metres, hip-centred, y down, and facing as the picture shows: walking to the left."""
+    world = walk[0].landmarks3d.mean(0)
+    np.testing.assert_allclose(world[15:17].mean(0), 0, atol=0.02)
+    assert -0.8 < world[0, 1] < -0.4 and 0.6 < world[19:21, 1].mean() < 0.95
+    assert world[23:25, 0].mean() < world[21:23, 0].mean() - 0.08, "toes point left of heels"
+
+
+def test_box_holds_the_keypoints(walk):
+    track = walk[0]
+    assert (track.boxes[:, None, :2] <= track.keypoints[..., :2] + 8).all()
+    assert 0.95 < np.median(track.boxes[:, 3] - track.boxes[:, 1]) / HEIGHT_PX < 1.5
+
+
+def test_large_frames_are_reduced_and_coordinates_are_not(walk, networks, monkeypatch):
+    monkeypatch.setattr(stage, "MAX_SIDE", 300)
+    (small,) = perceive(VideoReader(WALK), networks=networks)
+    assert len(small) == 30 and median_distance(small.keypoints, walk[0].keypoints) < 0.012 * HEIGHT_PX
+
+
+def test_part_of_a_film_keeps_its_indices(walk, networks):
+    (part,) = perceive(VideoReader(WALK, start=9, end=24), networks=networks)
+    assert part.frames.tolist() == list(range(9, 24))
+    np.testing.assert_allclose(part.times, walk[0].times[9:24])
+    assert median_distance(part.keypoints, walk[0].keypoints[9:24]) < 0.01 * HEIGHT_PX
+
+
+def test_progress_counts_every_frame(networks):
+    calls = []
+    perceive(VideoReader(WALK, end=10), networks=networks, on_progress=lambda *call: calls.append(call))
+    assert calls == [(k, 10) for k in range(1, 11)]
+
+
+def test_stopping_keeps_what_was_done_and_ends_the_thread(networks):
+    seen = []
+    tracks = perceive(
+        VideoReader(WALK),
+        networks=networks,
+        on_progress=lambda done, total: seen.append(done),
+        should_stop=lambda: len(seen) >= 12,
+    )
+    assert seen[-1] == 12 and tracks[0].frames.tolist() == list(range(12))
+    assert not [thread for thread in threading.enumerate() if thread.name == "decode"]
+
+
+def test_an_empty_scene_holds_nobody(tmp_path, networks):
+    assert perceive(VideoReader(write_avi(tmp_path / "grey.avi")), networks=networks) == []
+
+
+def test_a_film_that_breaks_is_reported(networks, tmp_path):
+    for k in range(4):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), np.zeros((60, 80, 3), np.uint8))
+    (tmp_path / "3.png").write_bytes(b"broken")
+    with pytest.raises(VideoError, match="3.png is not an image"):
+        perceive(VideoReader(tmp_path), networks=networks)
+    assert not [thread for thread in threading.enumerate() if thread.name == "decode"]
+
+
+@pytest.mark.slow
+def test_8k_frames(tmp_path, networks, walk):
+    for frame in VideoReader(WALK, end=10):
+        large = cv2.resize(frame.image, (7680, 4320))
+        cv2.imwrite(str(tmp_path / f"{frame.index}.jpg"), large)
+    (track,) = perceive(VideoReader(tmp_path), networks=networks)
+    scaled = track.keypoints[..., :2] / (7680 / 440, 4320 / 320)
+    assert len(track) == 10 and median_distance(scaled, walk[0].keypoints[:10]) < 0.02 * HEIGHT_PX
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_half_precision_on_a_gpu_reads_the_same(networks):
+    image = next(iter(VideoReader(WALK))).image
+    roi = Roi(torch.tensor([[220.0, 170.0]]), torch.tensor([330.0]), torch.tensor([0.0]))
+    crops = crop_numpy(image, roi[0])[None]
+    on_gpu, on_cpu = Networks(device="cuda").read(crops, roi), networks.read(crops, roi)
+    assert float((on_gpu.keypoints - on_cpu.keypoints)[..., :2].abs().max()) < 1.5
+    assert float((on_gpu.world - on_cpu.world).abs().max()) < 0.02
