@@ -167,6 +167,7 @@ class NoiseModel:
         )
         spread = [torch.stack([t[:, 0], t[:, 0], t[:, 1]], -1) for t in map(tensor, (p.clip3d, p.slow3d, p.fast3d))]
         self.clip3d, self.slow3d, self.fast3d = spread
+        self.offset3d = tensor(p.offset3d)
         self.limb = torch.tensor(LIMB_OF_KEYPOINT, device=self.device)
         self.mirror = torch.tensor(KEYPOINT_MIRROR, device=self.device)
 
