@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from core.records import Camera, Track
-from core.recover.initial import smallest_rotation
 from core.recover.terms import PAIRS
 from core.skeleton import KEYPOINT_NAMES
 
@@ -19,7 +18,6 @@ LEAST_POINTS = 6
 """Keypoints a frame needs to count as seen."""
 OUTSIDE_MARGIN = 0.05
 """Share of the picture's smaller side beyond its edge at which a keypoint is no longer believed."""
-PITCH_BELIEF = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,9 @@ def read_evidence(track: Track, camera: Camera) -> Evidence:
     """Turn a track into evidence.
 
     The detector looks at a crop as if its own camera pointed at the person, so its landmarks are turned by the angle
-    between the optical axis and the ray to the hips.
+    between the optical axis and the ray to the hips; but only about the vertical: it also takes people to stand
+    upright in the crop, whatever the camera's pitch (measured on renderings: its error in a trunk's angle is about
+    the pitch). The camera is taken as level for the same reason.
     """
     keypoints = torch.from_numpy(np.nan_to_num(track.keypoints.astype(np.float64)))
     centre = torch.tensor([camera.cx, camera.cy], dtype=torch.float64)
@@ -64,13 +64,18 @@ def read_evidence(track: Track, camera: Camera) -> Evidence:
     confidence = confidence * (presence > 0)[:, None] * _inside(keypoints, camera)
     landmarks = torch.from_numpy(np.nan_to_num(track.landmarks3d.astype(np.float64)))
     hips = [KEYPOINT_NAMES.index("left_hip"), KEYPOINT_NAMES.index("right_hip")]
-    ray = torch.cat([rays[:, hips].mean(1), torch.ones(len(rays), 1, dtype=torch.float64)], 1)
-    view = smallest_rotation(torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand_as(ray), ray)
-    points = torch.einsum("nab,nkb->nka", view, landmarks)
+    points = torch.einsum("nab,nkb->nka", _turn_to_ray(rays[:, hips, 0].mean(1)), landmarks)
     usable = ((confidence > 0.2).sum(1) >= LEAST_POINTS) & (landmarks.abs().amax((1, 2)) > 0.05)
-    upright = estimate_upright(points, confidence, usable).expand(len(rays), 3)
     times = torch.from_numpy(track.times.astype(np.float64))
+    upright = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64).expand(len(rays), 3)
     return assemble_evidence(times, rays, confidence, points, usable, upright)
+
+
+def _turn_to_ray(across: Tensor) -> Tensor:
+    """Rotations [N, 3, 3] about the vertical that take the optical axis to rays of slope `across` [N]."""
+    angle = torch.atan(across)
+    c, s, o = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
+    return torch.stack([c, o, s, o, o + 1, o, -s, o, c], -1).unflatten(-1, (3, 3))
 
 
 def _inside(keypoints: Tensor, camera: Camera) -> Tensor:
@@ -78,23 +83,6 @@ def _inside(keypoints: Tensor, camera: Camera) -> Tensor:
     size = torch.tensor([camera.width, camera.height], dtype=torch.float64)
     outside = torch.maximum(-keypoints[..., :2], keypoints[..., :2] - size).amax(-1)
     return (1 - outside / (OUTSIDE_MARGIN * size.min())).clamp(0, 1)
-
-
-def estimate_upright(points: Tensor, confidence: Tensor, usable: Tensor) -> Tensor:
-    """Where up is in camera axes, [3]: the camera's pitch from how people seem to stand, roll taken as none.
-
-    The median angle in depth of the line from ankles to shoulders, over frames that see both and show no lean to the
-    side. Landmarks err by as much as cameras are tilted, so half of it is believed.
-    """
-    shoulders, ankles = ([KEYPOINT_NAMES.index(f"{s}_{n}") for s in ("left", "right")] for n in ("shoulder", "ankle"))
-    axis = points[:, shoulders].mean(1) - points[:, ankles].mean(1)
-    sure = (confidence[:, shoulders + ankles] > 0.4).all(1) & usable
-    lean, pitch = torch.atan2(axis[:, 0], -axis[:, 1]), torch.atan2(axis[:, 2], -axis[:, 1])
-    standing = sure & (lean.abs() < 0.35) & (pitch.abs() < 0.8)
-    angle = (
-        PITCH_BELIEF * pitch[standing].median() if int(standing.sum()) >= 5 else torch.zeros((), dtype=torch.float64)
-    )
-    return torch.stack([torch.zeros_like(angle), -torch.cos(angle), torch.sin(angle)])
 
 
 def assemble_evidence(

@@ -3,8 +3,9 @@
 It does so for single frames or for dozens, most when the face is hidden, and passes through frames in which both
 readings are blended. Exchanging the sides back and turning depth inside out makes its landmarks fit again (under weak
 perspective the two readings look the same). Which frames to exchange is decided for the clip as a whole: every frame
-should agree with the ones up to `MEMORY` before it, in the picture and in depth; people go where they face; most frames
-are right. Dynamic programming over the last MEMORY decisions finds the best sequence exactly. N frames, K keypoints.
+should agree with the ones up to `MEMORY` before it, in the picture and in depth; people go where they face; most
+frames are right. Dynamic programming over the last MEMORY decisions finds the best sequence exactly. N frames, K
+keypoints.
 """
 
 from __future__ import annotations
