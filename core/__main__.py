@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as stop:
         return USAGE if stop.code else DONE
     args.console, args.token = console, token
+    # Before torch is loaded: threads that spin while they wait are ruinous on a machine that does other work too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not args.verbose:
         for name, level in QUIET_DECODERS.items():
             os.environ.setdefault(name, level)

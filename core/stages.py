@@ -5,6 +5,7 @@ Everything heavy is imported when it is first used. n frames, J = 24 joints, V v
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from core.cache import Cache
 from core.errors import Cancelled, InputError
 from core.options import JobOptions
 from core.records import Camera, CameraMotion, Motion, Track
+
+LOG = logging.getLogger(__name__)
 
 
 class Stages:
@@ -69,11 +72,16 @@ class Stages:
         on_track gets stretches of tracks while the video is still being read.
         """
         from core.perception import perceive
+        from core.perception.networks import Networks
         from core.perception.snapshot import Checkpoint
 
+        networks = Networks(device=device)
+        if device == "cpu":
+            _set_fastest_threads(networks)
         tracks = perceive(
             reader,
             device=device,
+            networks=networks,
             max_people=max_people,
             on_progress=on_progress,
             should_stop=should_stop,
@@ -145,3 +153,16 @@ class Stages:
             poses, betas, trans = (torch.as_tensor(a, device=body.v_template.device) for a in (poses, betas, trans))
             rotmats = axis_angle_to_matrix(poses.reshape(-1, 24, 3))  # [n, 24, 3, 3]
             return body.skin(rotmats, betas, trans)[0].cpu().numpy()
+
+
+def _set_fastest_threads(networks: Any) -> None:
+    """Let torch use as many threads as make the landmark network fastest."""
+    import torch
+
+    from core.perception.blazepose import CROP_SIZE
+    from core.threads import fastest_thread_count
+
+    crop = torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, dtype=networks.dtype)
+    with torch.inference_mode():
+        count = fastest_thread_count(lambda: networks.landmarks(crop), torch.set_num_threads)
+    LOG.info("torch uses %d thread(s)", count)
