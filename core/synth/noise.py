@@ -25,6 +25,8 @@ from core.synth.cameras import filter_white, smooth_noise
 
 PARAMETERS_FILE = Path(__file__).with_name("noise.json")
 CROP_MARGIN = 1.25
+CANDIDATES = 4
+"""Spells of one kind that a window can hold."""
 LEFT_HIP, RIGHT_HIP = KEYPOINT_NAMES.index("left_hip"), KEYPOINT_NAMES.index("right_hip")
 LEFT_SHOULDER, RIGHT_SHOULDER = KEYPOINT_NAMES.index("left_shoulder"), KEYPOINT_NAMES.index("right_shoulder")
 
@@ -159,12 +161,8 @@ class NoiseModel:
         def tensor(values) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=self.device)
 
-        self.offset, self.clip, self.slow, self.fast = (
-            tensor(p.offset),
-            tensor(p.clip),
-            tensor(p.slow),
-            tensor(p.fast),
-        )
+        self.offset, self.offset3d = tensor(p.offset), tensor(p.offset3d)
+        self.clip, self.slow, self.fast = tensor(p.clip), tensor(p.slow), tensor(p.fast)
         spread = [torch.stack([t[:, 0], t[:, 0], t[:, 1]], -1) for t in map(tensor, (p.clip3d, p.slow3d, p.fast3d))]
         self.clip3d, self.slow3d, self.fast3d = spread
         self.offset3d = tensor(p.offset3d)
@@ -244,18 +242,17 @@ class NoiseModel:
         return (inside & behind & (self.limb > 0)) | face
 
     def _spells(self, shape: tuple[int, ...], rate: Tensor, duration: float, generator: torch.Generator) -> Tensor:
-        """Bool [B, T, ...]: two candidate spells a window; each begins at a frame with the rate given there."""
+        """Bool [B, T, ...]: candidate spells of a window, each beginning at a frame with the rate given there."""
         T = shape[1]
         frame = torch.arange(T, device=self.device).view(1, T, *([1] * (len(shape) - 2)))
         result = torch.zeros(shape, dtype=torch.bool, device=self.device)
-        for _ in range(2):
+        for _ in range(CANDIDATES):
             one = (shape[0], 1, *shape[2:])
-            length = (
-                -torch.log(torch.rand(one, generator=generator, device=self.device).clamp_min(1e-6)) * duration + 1
-            )
+            spread = torch.randn(one, generator=generator, device=self.device)
+            length = torch.exp(spread - 0.5) * duration + 1  # mean `duration`, with a long tail
             begin = torch.rand(one, generator=generator, device=self.device) * (T + length) - length
             at = begin.clamp(0, T - 1).long()
-            expected = rate.expand(shape).gather(1, at) * (T + length) / 2
+            expected = rate.expand(shape).gather(1, at) * (T + length) / CANDIDATES
             happens = torch.rand(one, generator=generator, device=self.device) < 1 - torch.exp(-expected)
             result |= happens & (frame >= begin) & (frame < begin + length)
         return result

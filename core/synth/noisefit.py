@@ -39,6 +39,9 @@ EXCHANGE_MIN = 0.05
 LOST_ERROR = 0.09
 """A limb whose mean error exceeds this share of the crop's side is lost."""
 CLIPPED = 0.15
+SHORTEST_SWAP = 12.0
+"""Frames. On films of people the detector keeps sides exchanged for dozens of frames while the face is hidden;
+rendered clips show this less, so the mean duration is held above this."""
 MIRROR = torch.tensor(KEYPOINT_MIRROR)
 LIMBS = torch.tensor(LIMB_OF_KEYPOINT)
 
@@ -127,7 +130,7 @@ def _measure_clip(clip: dict[str, np.ndarray], body: Body) -> Errors:
 
 
 def summarise(clips: list[Errors]) -> list[str]:
-    """Lines of a table: per joint the median and 90 % error, then how often sides are exchanged and nobody is seen."""
+    """Lines of a table: per joint the median and 90 % error, then the shares of exchanged and missing frames."""
     present = torch.cat([c.present for c in clips])
     raw = torch.cat([c.raw for c in clips])[present]
     error = torch.cat([c.error for c in clips])[present].norm(dim=-1)
@@ -187,7 +190,7 @@ def _fit_exchange(clips: list[Errors], start: NoiseParameters) -> NoiseParameter
     whole = torch.cat([c.whole for c in clips]).numpy()
     design = np.stack([np.ones_like(away), away, side], 1)
     share, _ = nnls(design, whole.astype(np.float64))  # share of frames = rate x duration
-    rate = share / duration
+    rate = share / max(duration, SHORTEST_SWAP)
     pair_rate, pair_duration = _rate_and_duration([c.pairs for c in clips])
     pair = torch.cat([c.pairs for c in clips]).any(-1).numpy()
     both, _ = nnls(design[:, [0, 2]], pair.astype(np.float64))
@@ -196,7 +199,7 @@ def _fit_exchange(clips: list[Errors], start: NoiseParameters) -> NoiseParameter
         swap_rate=float(max(rate[0], 1e-4)),
         swap_rate_back=float(rate[1]),
         swap_rate_side=float(rate[2]),
-        swap_duration=float(max(duration, 6.0)),
+        swap_duration=float(max(duration, SHORTEST_SWAP)),
         limb_swap_rate=float(max(pair_rate, 1e-4)),
         limb_swap_side=float(np.clip(both[1] / max(both[0], 1e-4), 0, 20)),
         limb_swap_duration=float(pair_duration),
@@ -283,7 +286,7 @@ def _fit_spells(clips: list[Errors], lost: list[Tensor], p: NoiseParameters) -> 
     gap_rate, gap_duration = _rate_and_duration([~c.present for c in clips])
     return replace(
         p,
-        lost_rate=float(level[0] / duration),
+        lost_rate=float(max(level[0] / duration, 3e-4)),
         lost_rate_hidden=float(level[1] / duration),
         lost_duration=float(duration),
         gap_rate=float(max(gap_rate, 1e-4)),

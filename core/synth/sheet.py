@@ -1,4 +1,4 @@
-"""Pictures to look at: rendered crops with the detector's points, the truth and the mesh; histograms of its errors."""
+"""Pictures to look at: rendered crops with the detector's points, truth and mesh; histograms of its errors."""
 
 from __future__ import annotations
 
