@@ -126,22 +126,23 @@ class Stages:
         self, motions: list[CameraMotion], tracks: list[Track], camera: Camera, body: Any, options: JobOptions
     ) -> list[Motion]:
         """Return everybody's motion in one world with a floor at z = 0, smoothed, with contacts."""
-        raise NotImplementedError
+        from core.world import place
+
+        return place(motions, tracks, camera, body, smoothing_s=options.smoothing_s)
 
     def to_motion(
         self, motion: CameraMotion, track: Track, camera: Camera, body: Any, R: np.ndarray, t: np.ndarray
     ) -> Motion:
         """Return a CameraMotion in the world of R [n,3,3], t [n,3], without contacts."""
-        raise NotImplementedError
+        from core.world import to_motion
+
+        return to_motion(motion, track, camera, body, R, t)
 
     def joints(self, body: Any, motion: CameraMotion) -> np.ndarray:
         """Return joints [n,J,3] in the camera frame."""
-        import torch
+        from core.world import pose_body
 
-        with torch.no_grad():
-            arrays = [torch.as_tensor(a, device=body.v_template.device) for a in (motion.rotmats, motion.trans)]
-            betas = torch.as_tensor(motion.betas, device=body.v_template.device)
-            return body.forward_kinematics(arrays[0], betas, arrays[1])[0].cpu().numpy()
+        return pose_body(motion, body)[0]
 
     def vertices(self, body: Any, poses: np.ndarray, betas: np.ndarray, trans: np.ndarray) -> np.ndarray:
         """Return vertices [n,V,3] of axis-angle poses [n,72] in the frame the root and trans [n,3] are in."""
