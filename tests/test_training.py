@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -22,6 +24,7 @@ from core.train.batch import Batch, merge
 from core.train.config import StageConfig, TrainConfig, read_config
 from core.train.objective import MeshObjective, Truth, lift_loss
 from core.train.progress import History, draw_history
+from core.train.rendering import Renderer, RenderJob
 from core.train.shards import ShardBank
 from core.train.sources import drop, mixed
 from core.train.trainer import MovingAverage, StageTrainer, learning_rate
@@ -167,7 +170,7 @@ def a_shard() -> dict[str, np.ndarray]:
 def test_shard_windows_are_the_frames_of_one_clip():
     shard = a_shard()
     bank = ShardBank([shard, shard], device="cpu")
-    assert bank.frame_count == 36 and bank.feature_dim == 6 and bank.subjects == ["a", "b", "c"] * 2
+    assert bank.frame_count == 36 and bank.feature_dim == 6 and len(bank) == 6
     batch = bank.windows(torch.tensor([2, 4]), torch.tensor([1, 0]), 4)
     np.testing.assert_array_equal(batch.keypoints[0].numpy(), shard["keypoints"][10:14])
     np.testing.assert_array_equal(batch.keypoints[1].numpy(), shard["keypoints"][[6, 7, 8, 8]])  # last one repeated
@@ -303,3 +306,46 @@ def test_shipped_settings_can_be_read_and_strangers_are_named(tmp_path):
     path.write_text("[network]\nwindows = 16\n")
     with pytest.raises(InputError, match="windows"):
         read_config(path)
+
+
+class ScriptedRenderer(Renderer):
+    """Runs a line of Python in place of the renderer."""
+
+    def command(self, job: RenderJob) -> list[str]:
+        made = self.folder / f"{job.split}-0000.npz"
+        code = f"import time, pathlib; pathlib.Path({str(made)!r}).write_text('x'); time.sleep({job.frames})"
+        return [sys.executable, "-c", code]
+
+
+def wait_for(condition, seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not condition():
+        time.sleep(0.05)
+    return condition()
+
+
+def test_rendering_goes_on_beside_and_is_stopped(tmp_path):
+    jobs = (RenderJob("validation", 0), RenderJob("train", 600))
+    renderer = ScriptedRenderer(tmp_path / "shards", tmp_path, device="cpu", seconds=600, jobs=jobs)
+    assert wait_for(lambda: (tmp_path / "shards" / "train-0000.npz").exists())
+    process = renderer._process
+    assert process.poll() is None
+    renderer.stop()
+    assert process.poll() is not None
+
+
+def test_rendering_ends_when_its_time_is_up_or_it_fails(tmp_path):
+    renderer = ScriptedRenderer(tmp_path, tmp_path, device="cpu", seconds=0.5, jobs=(RenderJob("train", 600),))
+    assert wait_for(lambda: not renderer._thread.is_alive())
+    failing = Renderer(tmp_path, tmp_path / "none.npz", device="cpu", seconds=60, jobs=(RenderJob("train", 1, 2),))
+    assert wait_for(lambda: not failing._thread.is_alive(), 60)
+    assert "motion bank" in (tmp_path / "render.log").read_text()
+
+
+def test_command_names_what_is_rendered(tmp_path):
+    renderer = Renderer(tmp_path, tmp_path / "m.npz", device="cuda", seconds=0, jobs=())
+    words = renderer.command(RenderJob("test", 3000, 32))
+    assert words[1:5] == ["-m", "core", "synth", "clips"] and words[-2:] == ["--batch", "32"]
+    pairs = dict(zip(words[5::2], words[6::2]))
+    assert pairs == {"--bank": str(tmp_path / "m.npz"), "--out": str(tmp_path), "--split": "test", "--frames": "3000",
+                     "--device": "cuda", "--batch": "32"}  # fmt: skip

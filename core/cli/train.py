@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
             stop_after_s=args.stop_after_s,
             body_path=args.body,
             skip_lift=args.skip_lift,
+            render_s=args.render_s,
         )
     )
     for name, value in metrics.items():

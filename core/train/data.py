@@ -40,6 +40,8 @@ class TrainOptions:
     start_from: Path | None = None
     """Network file whose weights the training starts from."""
     device: str = "cpu"
+    render_s: float = 0.0
+    """Render clips into `shards` in a process of its own for this long, while the training runs."""
     stop_after_s: float = math.inf
     """Leave (with a checkpoint) after this long, to be called again later."""
     body_path: str | None = None
@@ -53,7 +55,7 @@ class TrainingData:
     def __init__(self, options: TrainOptions, body: Body):
         self.config, self.device, self.folder = options.config, options.device, options.shards
         self.banks: dict[str, ShardBank] = {}
-        self._files: dict[str, tuple[Path, ...]] = {}
+        self._loaded: set[Path] = set()
         self._looked = -math.inf
         self.generated = self.generated_validation = None
         feature_dim = self.config.network.feature_dim
@@ -78,20 +80,24 @@ class TrainingData:
             return False
         self._looked, is_new = now, False
         for split in ("train", "validation"):
-            files = tuple(sorted(self.folder.glob(f"{split}-*.npz")))
-            if not files or files == self._files.get(split):
-                continue
-            bank = ShardBank((read_shard(path) for path in files), device=self.device)
-            if bank.feature_dim != self.config.network.feature_dim:
-                raise InputError(
-                    f"{self.folder} has features of {bank.feature_dim} numbers, the network expects "
-                    f"{self.config.network.feature_dim}: set network.feature_dim"
-                )
             if split == "validation" and split in self.banks:
                 continue  # the measured clips stay the same ones
-            self.banks[split], self._files[split], is_new = bank, files, True
-            log.info("%s: %d clips, %d frames rendered", split, len(bank.subjects), bank.frame_count)
+            for path in sorted(self.folder.glob(f"{split}-*.npz")):
+                if path in self._loaded:
+                    continue
+                self._add(split, path)
+                is_new = True
+        if is_new:
+            log.info("%s", self.describe())
         return is_new
+
+    def _add(self, split: str, path: Path) -> None:
+        shard = read_shard(path)
+        size, wanted = shard["embedding"].shape[1], self.config.network.feature_dim
+        if size != wanted:
+            raise InputError(f"{path} has features of {size} numbers, the network expects {wanted}")
+        self.banks.setdefault(split, ShardBank(device=self.device)).add(shard)
+        self._loaded.add(path)
 
     def draw(self, stage: StageConfig, *, with_features: bool) -> Callable[[], Batch]:
         """A function that draws a batch for one step of a stage."""
@@ -115,7 +121,7 @@ class TrainingData:
             with_features=with_features,
             landmark_dropout=self.config.landmark_dropout,
             feature_dropout=self.config.feature_dropout,
-            seed=self.config.seed + len(self._files.get("train", ())),
+            seed=self.config.seed + len(self._loaded),
             device=self.device,
         )
 

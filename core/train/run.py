@@ -15,6 +15,7 @@ import torch
 
 from core.body import load_body
 from core.coarse import build_coarse
+from core.errors import InputError
 from core.models.checkpoint import read_network, save_network
 from core.models.coarse_body import coarse_body
 from core.models.config import to_dict
@@ -22,6 +23,7 @@ from core.models.hyperbolic import HyperbolicNet
 from core.train.data import TrainingData, TrainOptions
 from core.train.objective import MeshObjective
 from core.train.progress import History, draw_history
+from core.train.rendering import Renderer
 from core.train.trainer import StageTrainer
 from core.train.validation import lifter_metrics, mesh_metrics
 
@@ -37,6 +39,7 @@ def train(options: TrainOptions) -> dict[str, float]:
     config, out, device = options.config, options.out, options.device
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps(to_dict(config), indent=1), encoding="utf-8")
+    renderer = _start_renderer(options)
     torch.manual_seed(config.seed)
     body = load_body(options.body_path)
     coarse = build_coarse(body)
@@ -53,6 +56,26 @@ def train(options: TrainOptions) -> dict[str, float]:
         use_bfloat16=config.use_bfloat16,
     )
     history = History(out / "history.jsonl")
+    try:
+        _run_stages(options, net, body, objective, history, began)
+    finally:
+        if renderer is not None:
+            renderer.stop()
+    draw_history(history, out / "history.png")
+    rows = [r for r in history.rows if r["kind"] == "validation"]
+    return rows[-1] if rows else {}
+
+
+def _start_renderer(options: TrainOptions) -> Renderer | None:
+    if options.render_s <= 0:
+        return None
+    if options.shards is None or options.motion is None:
+        raise InputError("Rendering beside the training needs a motion bank and a folder for the clips")
+    return Renderer(options.shards, options.motion, device=options.device, seconds=options.render_s)
+
+
+def _run_stages(options: TrainOptions, net, body, objective, history: History, began: float) -> None:
+    config = options.config
     data = TrainingData(options, body)
     log.info("ready after %.0f s: %s", time.perf_counter() - began, data.describe())
 
@@ -70,9 +93,6 @@ def train(options: TrainOptions) -> dict[str, float]:
         if not is_done:
             break
         trainer.adopt_average()
-    draw_history(history, out / "history.png")
-    rows = [r for r in history.rows if r["kind"] == "validation"]
-    return rows[-1] if rows else {}
 
 
 def _stage_trainer(name, stage, net, body, objective, data, history, options) -> StageTrainer:
