@@ -36,28 +36,13 @@ MESH_VALIDATION_FRAMES = 16
 def train(options: TrainOptions) -> dict[str, float]:
     """Run what is left of both stages; returns the last validation metrics."""
     began = time.perf_counter()
-    config, out, device = options.config, options.out, options.device
+    config, out = options.config, options.out
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps(to_dict(config), indent=1), encoding="utf-8")
-    renderer = _start_renderer(options)
-    torch.manual_seed(config.seed)
-    body = load_body(options.body_path)
-    coarse = build_coarse(body)
-    net = HyperbolicNet(config.network, coarse_body(body, coarse)).to(device)
-    body = body.to(device)
-    if options.start_from is not None:
-        _start_from(net, options.start_from)
-    objective = MeshObjective(
-        body,
-        coarse,
-        config.loss,
-        hyperbolic_weight=config.network.hyperbolic_mesh_weight,
-        device=device,
-        use_bfloat16=config.use_bfloat16,
-    )
     history = History(out / "history.jsonl")
+    renderer = _start_renderer(options)
     try:
-        _run_stages(options, net, body, objective, history, began)
+        _run_stages(options, history, began)
     finally:
         if renderer is not None:
             renderer.stop()
@@ -74,8 +59,23 @@ def _start_renderer(options: TrainOptions) -> Renderer | None:
     return Renderer(options.shards, options.motion, device=options.device, seconds=options.render_s)
 
 
-def _run_stages(options: TrainOptions, net, body, objective, history: History, began: float) -> None:
-    config = options.config
+def _run_stages(options: TrainOptions, history: History, began: float) -> None:
+    config, device = options.config, options.device
+    torch.manual_seed(config.seed)
+    body = load_body(options.body_path)
+    coarse = build_coarse(body)
+    net = HyperbolicNet(config.network, coarse_body(body, coarse)).to(device)
+    body = body.to(device)
+    if options.start_from is not None:
+        _start_from(net, options.start_from)
+    objective = MeshObjective(
+        body,
+        coarse,
+        config.loss,
+        hyperbolic_weight=config.network.hyperbolic_mesh_weight,
+        device=device,
+        use_bfloat16=config.use_bfloat16,
+    )
     data = TrainingData(options, body)
     log.info("ready after %.0f s: %s", time.perf_counter() - began, data.describe())
 
