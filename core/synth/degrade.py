@@ -15,6 +15,7 @@ from torch.nn import functional
 LEVELS = (256, 208, 160, 128, 96, 64, 44)
 """Sizes in px that a crop can really have; the next at or above the wanted one is used."""
 TAPS = 7
+TO_YCC = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ def _block_quantise(x: Tensor, step: Tensor) -> Tensor:
     k = torch.arange(8, device=x.device, dtype=x.dtype)
     basis = torch.cos((2 * k[None] + 1) * k[:, None] * torch.pi / 16) / 2
     basis[0] /= math.sqrt(2)
-    to_ycc = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], device=x.device)
-    to_ycc = to_ycc.to(x.dtype)
+    to_ycc = torch.tensor(TO_YCC, device=x.device, dtype=x.dtype)
+    to_rgb = torch.linalg.inv(torch.tensor(TO_YCC)).to(x)
     part = torch.einsum("ij,bjhw->bihw", to_ycc, x[chosen])
     B, C, H, W = part.shape
     blocks = part.reshape(B, C, H // 8, 8, W // 8, 8).permute(0, 1, 2, 4, 3, 5)
@@ -123,5 +124,5 @@ def _block_quantise(x: Tensor, step: Tensor) -> Tensor:
     rounded = (coefficients / quantum).round() * quantum
     restored = (basis.T @ rounded @ basis).permute(0, 1, 2, 4, 3, 5).reshape(B, C, H, W)
     result = x.clone()
-    result[chosen] = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(to_ycc.float()).to(x.dtype), restored)
+    result[chosen] = torch.einsum("ij,bjhw->bihw", to_rgb, restored)
     return result
