@@ -26,8 +26,7 @@ def run_command(arguments: list[str]) -> int:
         return 0 if name in {"-h", "--help"} else 2
     try:
         getattr(bpy.ops.hyper_mocap, operators[name])()
-    except RuntimeError as error:  # an operator's ERROR report
-        print(error)
+    except RuntimeError:  # an operator's ERROR report, which Blender has already printed
         return 1
     return 0
 

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class EngineBuild:
         self.fraction = 0.0
         self.is_over = self.is_cancelled = False
         self._base_python = base_python
+        self._last_lines: deque[str] = deque(maxlen=30)
         self._process: subprocess.Popen | None = None
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine-build", daemon=True)
@@ -88,7 +90,7 @@ class EngineBuild:
         if not (python.is_file() and self._call([str(python), "-m", "pip", "--version"], log, 0.0, 0.0) == 0):
             self.step = "Creating the environment"
             if self._call([self._base_python, "-m", "venv", "--clear", str(self.folder)], log, 0.0, 0.0):
-                raise SetupError(self._reason("This Python cannot make environments"))
+                raise SetupError(self._venv_reason())
         raw = self._prepare_pip(str(python), log)
         weights = [WEIGHTS.get(package_name(r), 1.0) for r in self.requirements]
         for i, requirement in enumerate(self.requirements):
@@ -140,16 +142,18 @@ class EngineBuild:
             except OSError as error:
                 raise SetupError(f"{command[0]} cannot be started: {error.strerror or error}") from error
         log.write(f"$ {' '.join(command)}\n")
+        self._last_lines.clear()
         with self._process.stdout:
             for raw_line in self._process.stdout:
                 line = raw_line.strip()
                 progress = _PROGRESS.match(line)
                 if progress:
                     done, total = int(progress[1]), max(1, int(progress[2]))
-                    self.fraction = start + 0.9 * share * min(1.0, done / total)
+                    self.fraction = max(self.fraction, start + 0.9 * share * min(1.0, done / total))
                     self.line = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB"
                 elif line:
                     self.line = line
+                    self._last_lines.append(line)
                     log.write(line + "\n")
                     log.flush()
         code = self._process.wait()
@@ -158,5 +162,14 @@ class EngineBuild:
         return code
 
     def _reason(self, what: str) -> str:
-        last = self.line or "no reason was given"
+        errors = [line.removeprefix("ERROR:").strip() for line in self._last_lines if line.startswith("ERROR")]
+        last = errors[-1] if errors else self.line or "no reason was given"
         return f"{what} ({last}). The whole story is in the build log; press Build Engine to try again"
+
+    def _venv_reason(self) -> str:
+        if any("ensurepip" in line for line in self._last_lines):
+            return (
+                f"The Python of this Blender ({self._base_python}) comes without ensurepip: install the system's "
+                "python3-venv package and press Build Engine again, or choose another Engine Python"
+            )
+        return self._reason("This Python cannot make environments")

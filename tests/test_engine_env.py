@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import zipfile
@@ -143,14 +144,31 @@ def test_cancel_ends_the_build_and_its_children_at_once(tmp_path: Path) -> None:
     assert task.is_over and task.is_cancelled and task.error == ""
 
 
-def test_a_base_that_cannot_make_environments(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        ("ensurepip is not available", "comes without ensurepip: install the system's python3-venv package"),
+        ("No space left on device", r"cannot make environments \(No space left on device\)"),
+    ],
+)
+def test_a_base_that_cannot_make_environments(tmp_path: Path, said: str, expected: str) -> None:
     script = tmp_path / "no_venv"
-    script.write_text("#!/bin/sh\necho \"No module named 'ensurepip'\"\nexit 1\n")
+    script.write_text(f"#!/bin/sh\necho '{said}'\nexit 1\n")
     script.chmod(0o755)
     task = build(tmp_path, REQUIREMENTS, base_python=str(script))
     task.start()
     task.join(10)
-    assert task.is_over and "cannot make environments (No module named 'ensurepip')" in task.error
+    assert task.is_over and re.search(expected, task.error)
+
+
+def test_pips_own_error_is_quoted(tmp_path: Path) -> None:
+    script = tmp_path / "pip"
+    script.write_text("#!/bin/sh\necho 'ERROR: No matching distribution for x'\necho '[notice] new pip'\nexit 1\n")
+    script.chmod(0o755)
+    task = build(tmp_path, REQUIREMENTS)
+    with (tmp_path / "log").open("w") as log:
+        assert task._call([str(script)], log, 0.0, 0.0) == 1
+    assert task._reason("Installing x failed").startswith("Installing x failed (No matching distribution for x).")
 
 
 def test_bytes_of_a_download_move_the_bar(tmp_path: Path) -> None:
