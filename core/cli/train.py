@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lift-budget-s", type=float, help="seconds for stage lift")
     parser.add_argument("--mesh-budget-s", type=float, help="seconds for stage mesh")
     parser.add_argument(
+        "--render-s", type=float, default=0.0, help="render clips into --shards beside the training for this long"
+    )
+    parser.add_argument(
         "--stop-after-s", type=float, default=math.inf, help="leave with a checkpoint after this long"
     )
     parser.add_argument("--skip-lift", action="store_true", help="train the lifter only along with the mesh network")
@@ -55,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
             stop_after_s=args.stop_after_s,
             body_path=args.body,
             skip_lift=args.skip_lift,
+            render_s=args.render_s,
             render_s=args.render_s,
         )
     )
