@@ -96,6 +96,17 @@ def test_bones_are_mirror_images(body):
             np.testing.assert_allclose(right, np.diag([-1, 1, 1]) @ left @ np.diag([-1, 1, 1]), atol=1e-5)
 
 
+def test_joints_bend_about_sensible_axes(figure):
+    """Knees bend about the bone's x (to the left), spine z looks forward, arms' z up."""
+    axes = {b.name: np.array(b.matrix_local)[:3, :3] for b in figure[0].data.bones}
+    for name in ("hip.L", "hip.R", "knee.L", "knee.R"):
+        assert axes[name][0, 0] > 0.9, name
+    for name in ("pelvis", "spine1", "spine2", "spine3", "neck", "head"):
+        assert axes[name][1, 2] < -0.7, name
+    for name in ("shoulder.L", "shoulder.R", "elbow.L", "elbow.R", "wrist.L", "wrist.R"):
+        assert axes[name][2, 2] > 0.9, name
+
+
 def test_mirror_tool_exchanges_sides(body):
     motion = support.wild_motion(3)
     world.write_motion(world.empty_scene(), body, motion, np.zeros(10))

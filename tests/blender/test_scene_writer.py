@@ -137,6 +137,13 @@ def test_frames_with_bad_numbers_are_left_out(scene, body):
     assert np.isfinite(values).all()
 
 
+@pytest.mark.parametrize(("before", "after"), [(20, 60), (500, 500)])
+def test_the_scene_lasts_as_long_as_the_clip(scene, body, before, after):
+    scene.frame_end = before
+    world.write_motion(scene, body, support.wild_motion(60), BETAS)
+    assert scene.frame_end == after
+
+
 def test_contacts_and_confidence_are_curves(scene, body):
     motion = support.wild_motion(12)
     world.write_motion(scene, body, motion, BETAS)
