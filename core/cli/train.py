@@ -59,7 +59,6 @@ def run(args: argparse.Namespace) -> int:
             body_path=args.body,
             skip_lift=args.skip_lift,
             render_s=args.render_s,
-            render_s=args.render_s,
         )
     )
     for name, value in metrics.items():
