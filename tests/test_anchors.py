@@ -9,7 +9,7 @@ from core.perception.anchors import (
     ANCHOR_CENTERS,
     Detection,
     Letterbox,
-    box_overlap,
+    box_overlaps,
     decode_detections,
     letterbox,
     suppress_overlaps,
@@ -70,8 +70,9 @@ def test_suppression_survives_an_empty_box():
 
 
 def test_overlap_by_hand():
-    assert box_overlap(np.array([0, 0, 4, 4]), np.array([2, 2, 6, 6])) == pytest.approx(4 / 28)
-    assert box_overlap(np.array([0, 0, 1, 1]), np.array([2, 0, 3, 1])) == 0
+    boxes = np.array([[2.0, 2, 6, 6], [4, 0, 8, 4], [0, 0, 4, 4], [1, 1, 1, 1]])
+    np.testing.assert_allclose(box_overlaps(np.array([0.0, 0, 4, 4]), boxes), [4 / 28, 0, 1, 0])
+    assert box_overlaps(np.ones(4), np.ones((1, 4))).tolist() == [0]
 
 
 @pytest.mark.parametrize("shape", [(120, 400), (400, 120), (90, 90), (1080, 60)])

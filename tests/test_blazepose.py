@@ -78,6 +78,19 @@ def test_batch_equals_single(networks, golden):
         torch.testing.assert_close(getattr(together, field), one_by_one, rtol=1e-3, atol=5e-3)
 
 
+def test_half_precision_stays_near(golden):
+    """What a GPU computes in float16 (here the CPU does): within 0.5 px and 1 % of the embedding's range."""
+    landmarks = load_networks()[1].reduce_precision()
+    crops = torch.cat([decode_rgb(golden[f"crop{k}_png"]) for k in range(3)])
+    with torch.inference_mode():
+        output = landmarks(crops.half())
+    expected = np.concatenate([golden[f"crop{k}_landmarks"].reshape(1, 39, 5) for k in range(3)])
+    assert output.landmarks.dtype == torch.float32
+    assert np.abs(output.landmarks[:, :33, :2].numpy() - expected[:, :33, :2]).max() < 0.5
+    embeddings = np.concatenate([golden[f"crop{k}_embedding"].reshape(1, 1152) for k in range(3)])
+    assert np.abs(output.embedding.float().numpy() - embeddings).max() < 0.01 * embeddings.max()
+
+
 def test_depth_to_space_orders_channels_as_tensorflow_does():
     x = torch.arange(8.0).reshape(1, 8, 1, 1)  # block row, block column, channel
     assert depth_to_space(x)[0].tolist() == [[[0, 2], [4, 6]], [[1, 3], [5, 7]]]

@@ -251,4 +251,4 @@ def test_memory_of_past_frames_is_bounded():
     config = TrackingConfig(look_back_bytes=5 * HEIGHT * WIDTH * 3)
     tracker = follow(Stage(Actor(stand(320))), 40, config)
     assert len(tracker._past) == 5
-    assert len(follow(Stage(Actor(stand(320))), 40)._past) == 4 * len(detector_regions(WIDTH, HEIGHT))
+    assert len(follow(Stage(Actor(stand(320))), 40)._past) == 6 * len(detector_regions(WIDTH, HEIGHT))

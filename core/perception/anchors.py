@@ -59,9 +59,11 @@ def letterbox(image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
     height, width = image.shape[:2]
     scale = DETECTOR_SIZE / max(height, width)
     fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     left, top = (DETECTOR_SIZE - fitted[0]) // 2, (DETECTOR_SIZE - fitted[1]) // 2
     square = np.zeros((DETECTOR_SIZE, DETECTOR_SIZE, 3), np.uint8)
+    if scale < 0.5:  # four samples for each pixel: nearly as smooth as averaging all, and ten times as fast
+        image = cv2.resize(image, (2 * fitted[0], 2 * fitted[1]), interpolation=cv2.INTER_LINEAR)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     square[top : top + fitted[1], left : left + fitted[0]] = cv2.resize(image, fitted, interpolation=interpolation)
     return square, Letterbox(scale, (-left / scale, -top / scale))
 
@@ -89,20 +91,22 @@ def suppress_overlaps(detections: list[Detection], *, min_overlap: float = MIN_O
     rest = sorted(detections, key=lambda detection: -detection.score)
     merged = []
     while rest:
-        overlaps = [box_overlap(rest[0].box, other.box) for other in rest]
-        group = [d for d, overlap in zip(rest, overlaps) if overlap > min_overlap] or rest[:1]
-        rest = [d for d in rest[1:] if not any(d is member for member in group)]
-        weights = np.array([d.score for d in group])
+        overlaps = box_overlaps(rest[0].box, np.stack([detection.box for detection in rest]))
+        is_near = overlaps > min_overlap
+        is_near[0] = True
+        group = [detection for detection, near in zip(rest, is_near) if near]
+        rest = [detection for detection, near in zip(rest, is_near) if not near]
+        weights = np.array([detection.score for detection in group])
         weights /= weights.sum()
-        box = sum(w * d.box for w, d in zip(weights, group))
-        points = sum(w * d.points for w, d in zip(weights, group))
+        box = weights @ np.stack([detection.box for detection in group])
+        points = np.tensordot(weights, np.stack([detection.points for detection in group]), 1)
         merged.append(Detection(group[0].score, box, points))
     return merged
 
 
-def box_overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes x0 y0 x1 y1."""
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    common = float(np.prod(np.clip(high - low, 0, None)))
-    union = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - common
-    return common / union if union > 0 else 0.0
+def box_overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box [4] x0 y0 x1 y1 with each of boxes [N, 4]; 0 where both are empty."""
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=-1)
+    union = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1) - common
+    return np.where(union > 0, common / np.where(union > 0, union, 1), 0.0)

@@ -197,6 +197,13 @@ class BlazePoseLandmarks(nn.Module):
         self.world_head = nn.Conv2d(288, LANDMARK_COUNT * 3, 2)
         self.presence_head = nn.Conv2d(288, 1, 2)
 
+    def reduce_precision(self, dtype: torch.dtype = torch.float16) -> BlazePoseLandmarks:
+        """Everything but the three heads in `dtype`: float16 pixels near 200 would be eighths. Returns self."""
+        self.to(dtype)
+        for head in (self.landmark_head, self.world_head, self.presence_head):
+            head.float()
+        return self
+
     def forward(self, crops: Tensor) -> LandmarkOutput:
         """crops [B, 3, 256, 256] RGB in [0, 1] -> LandmarkOutput."""
         deep, skips = self.backbone(crops)
@@ -204,11 +211,12 @@ class BlazePoseLandmarks(nn.Module):
         pyramid = upsample(pyramid).add_(self.lateral32(skips["at32"]))
         pyramid = upsample(pyramid).add_(self.lateral64(skips["at64"]))
         features = self.regressor(self.neck(deep))  # [B, 288, 2, 2]
+        wide = features.to(self.landmark_head.weight.dtype)
         return LandmarkOutput(
-            landmarks=self.landmark_head(features).float().reshape(-1, LANDMARK_COUNT, 5),
-            presence=self.presence_head(features).float().reshape(-1).sigmoid(),
+            landmarks=self.landmark_head(wide).float().reshape(-1, LANDMARK_COUNT, 5),
+            presence=self.presence_head(wide).float().reshape(-1).sigmoid(),
             heatmaps=self.heatmap_head(pyramid),
-            world=self.world_head(features).float().reshape(-1, LANDMARK_COUNT, 3),
+            world=self.world_head(wide).float().reshape(-1, LANDMARK_COUNT, 3),
             embedding=features.permute(0, 2, 3, 1).reshape(-1, EMBEDDING_SIZE),
         )
 

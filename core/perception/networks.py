@@ -26,8 +26,9 @@ class Networks:
         self.device = torch.device(device)
         self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
         detector, landmarks = load_networks(path)
-        placement = {"device": self.device, "dtype": self.dtype, "memory_format": torch.channels_last}
-        self.detector, self.landmarks = detector.to(**placement), landmarks.to(**placement)
+        placement = {"device": self.device, "memory_format": torch.channels_last}
+        self.detector = detector.to(dtype=self.dtype, **placement)
+        self.landmarks = landmarks.reduce_precision(self.dtype).to(**placement)
 
     def detect(self, views: list[tuple[np.ndarray, Letterbox]]) -> list[list[Detection]]:
         """Letterboxed BGR squares (anchors.letterbox) -> candidates of each, before suppression."""

@@ -96,7 +96,7 @@ def crop_affine(roi: Roi, *, crop_size: int = CROP_SIZE) -> Tensor:
 def crop_images(images: Tensor, roi: Roi, *, crop_size: int = CROP_SIZE) -> Tensor:
     """images [B, 3, H, W] float, roi [B] -> crops [B, 3, S, S], bilinear, black outside; differentiable, any device.
 
-    A region larger than the crop is first averaged over whole numbers of samples, so that it does not alias.
+    Like MediaPipe, one sample for each crop pixel: reduce images first whose regions are many times larger.
     """
     B, _, height, width = images.shape
     axes = crop_axes(roi).to(images)  # [B, 2, 2] px per crop side

@@ -31,7 +31,7 @@ class TrackingConfig:
     max_people: int = 4
     spare_people: int = 1
     """Followed beyond max_people, as who matters most is known only at the end."""
-    detect_every: int = 4
+    detect_every: int = 6
     """Frames between looks of the detector, each at the next part of the frame."""
     min_presence: float = 0.5
     max_shift: float = 0.3
