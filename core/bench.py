@@ -23,7 +23,8 @@ from core.video import VideoReader
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_FRAMES = (300, 3000)
 ENGINE_SCRIPT = """
-import json, sys, time
+import json, os, sys, time
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 began = time.perf_counter()
 import torch
 from core import pipeline
@@ -174,7 +175,8 @@ def write_looped(video: str, path: Path, count: int, *, longest: int = 640) -> N
 
 
 SERVE_SCRIPT = """
-import sys, time
+import os, sys, time
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from core import pipeline, server
 threads, port = int(sys.argv[1]), int(sys.argv[2])

@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,10 @@ from core.version import VERSION
 
 LOG = logging.getLogger(__name__)
 SAMPLE_BYTES = 1 << 20
+KEPT_S = 14 * 24 * 3600
+"""How long the cache of a stopped job waits to be taken up."""
+KEY_LETTERS = 24
+_KEY = re.compile(rf"^[0-9a-f]{{{KEY_LETTERS}}}$")
 _CHUNK_NAME = re.compile(r"^(?P<row>[a-z0-9_]+)-(?P<start>\d{8})-(?P<stop>\d{8})\.npz$")
 
 
@@ -53,7 +58,7 @@ def fingerprint(path: str | Path) -> str:
 def job_key(video: str | Path, **options: object) -> str:
     """Return the cache key of a video and the options that change what is cached."""
     text = json.dumps([VERSION, fingerprint(video), options], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LETTERS]
 
 
 class Cache:
@@ -69,6 +74,7 @@ class Cache:
             return
         if not resume:
             self.remove()
+        _remove_forgotten(root)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -131,6 +137,14 @@ class Cache:
     def _give_up(self, error: OSError) -> None:
         LOG.warning("Cache: cannot write to %s (%s); this job cannot be resumed", self._folder, error.strerror)
         self._folder = None
+
+
+def _remove_forgotten(root: Path) -> None:
+    """Remove what jobs left here that nobody went on with for KEPT_S."""
+    with contextlib.suppress(OSError):
+        for folder in [path for path in root.iterdir() if _KEY.match(path.name) and path.is_dir()]:
+            if time.time() - folder.stat().st_mtime > KEPT_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _load_or_none(path: Path) -> dict[str, np.ndarray] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -81,6 +82,17 @@ def test_remove_leaves_nothing_but_other_jobs(tmp_path):
     fill(root, "a")
     fill(root, "b").remove()
     assert [p.name for p in root.iterdir()] == ["a"]
+
+
+def test_forgotten_caches_go_after_two_weeks(tmp_path):
+    old, recent, foreign = "0" * 24, "1" * 24, "my own folder"
+    for name in (old, recent, foreign):
+        (tmp_path / name).mkdir()
+    days = 24 * 3600
+    for name, age in ((old, 15), (recent, 13), (foreign, 100)):
+        os.utime(tmp_path / name, (time.time() - age * days,) * 2)
+    Cache(tmp_path, "2" * 24, resume=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [recent, "2" * 24, foreign]
 
 
 def test_a_cache_that_cannot_be_written_is_given_up(tmp_path, caplog):

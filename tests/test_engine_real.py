@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from core import protocol, result, stream
-from core.server import OK
+from core.server import CONNECTION_LOST, OK
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "tests" / "data" / "demo.mp4"
@@ -113,3 +113,31 @@ def test_the_motion_is_the_one_in_the_clip(conversation):
     world = np.einsum("nij,nkj->nki", motion.R_world_from_cam.astype(float), feet)
     world += motion.t_world_from_cam[:, None]
     assert abs(np.median(world[..., 2].min(1))) < 0.12
+
+
+def test_a_closed_socket_ends_the_real_engine_at_once():
+    """While the networks run: the process is gone a second later (interpreter, torch and all)."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "core", "serve", "--port", str(listener.getsockname()[1])],
+            cwd=ROOT,
+            env={**os.environ, protocol.TOKEN_VARIABLE: TOKEN, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            connection, _ = listener.accept()
+            connection.settimeout(120)
+            decoder = protocol.Decoder()
+            with connection:
+                connection.sendall(protocol.encode(protocol.Job(str(DEMO), {"device": "cpu"})))
+                stage, done = "", 0
+                while (stage, done >= 10) != ("perceive", True):
+                    decoder.feed(connection.recv(1 << 20))
+                    for message in decoder.messages():
+                        if isinstance(message, protocol.Progress):
+                            stage, done = message.stage, message.done
+            assert process.wait(1.5) == CONNECTION_LOST
+        finally:
+            process.kill()
+            process.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 
 from core.errors import SetupError
@@ -23,6 +24,9 @@ def run(args: argparse.Namespace) -> int:
         raise SetupError(f"No token in {TOKEN_VARIABLE}: `serve` is started by the add-on, not by hand")
     if not 0 < args.port < 65536:
         raise SetupError(f"--port {args.port} is no port number")
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("core").setLevel(logging.INFO)
-    return serve(args.port, args.token)
+    code = serve(args.port, args.token)
+    # Everything is written and sent. Taking down the interpreter with torch in it would last another second.
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)
