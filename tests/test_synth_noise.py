@@ -31,7 +31,9 @@ def quiet(**changes):
     rates = {n: 0.0 for n in vars(p) if n.endswith(("_rate", "_rate_hidden", "_rate_back", "_rate_side"))}
     p = replace(p, offset=((0.0,) * 3,) * K, offset3d=((0.0,) * 3,) * K, clip=zeros, slow=zeros, fast=zeros, **rates)
     p = replace(p, clip3d=pairs, slow3d=pairs, fast3d=pairs, turn_deg=(0.0,) * 3, crop_shift=0.0, crop_scale=0.0)
-    p = replace(p, size_scale=(1.0, 0.0), depth_scale=(1.0, 0.0), share2d=0.0, hidden_gain=1.0, confidence_spread=0.0)
+    p = replace(p, size_scale=(1.0, 0.0), depth_scale=(1.0, 0.0), share2d=0.0, hidden_gain=1.0)
+    p = replace(p, tail=(0.0,) * 5, confidence_seen=(4.0,) * K, confidence_hidden=(2.0,) * K, confidence_outside=-1.0)
+    p = replace(p, confidence_spread=zeros, confidence_slope=20.0)
     return replace(p, **changes)
 
 
@@ -71,6 +73,15 @@ def test_noise_has_the_variance_and_correlation_asked_for(body):
     step = (e[:, 1:] - e[:, :-1]).std()
     expected = np.sqrt(2 * (0.012**2 * (1 - 0.9) + 0.006**2 * (1 - 0.3)))
     assert step == pytest.approx(expected, rel=0.05)
+
+
+def test_swelling_noise_has_long_tails_and_low_confidence(body):
+    _, px, seen = observe(body, quiet(slow=(0.01,) * K, tail=(0.8,) * 5))
+    e = (seen.keypoints[..., :2] - px).norm(dim=-1) / crop_side(px)[..., None]
+    assert e.square().mean().sqrt() == pytest.approx(0.01 * np.sqrt(2), rel=0.15)
+    assert torch.quantile(e[:50], 0.9) / torch.quantile(e[:50], 0.5) > 2.2  # 1.82 without tails
+    worst = e > torch.quantile(e[:50], 0.95)
+    assert seen.keypoints[..., 2][worst].mean() < seen.keypoints[..., 2][~worst].mean() - 0.01
 
 
 def test_offsets_turn_with_the_body(body):

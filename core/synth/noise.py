@@ -25,6 +25,10 @@ from core.synth.cameras import filter_white, smooth_noise
 
 PARAMETERS_FILE = Path(__file__).with_name("noise.json")
 CROP_MARGIN = 1.25
+SWELL_CORRELATION = 0.93
+LARGEST_ERROR = 0.2
+"""Errors beyond this share of the crop's side neither lower the confidence nor move the 3D landmarks further."""
+LARGEST_GAIN_3D = 2.0
 CANDIDATES = 4
 """Spells of one kind that a window can hold."""
 LEFT_HIP, RIGHT_HIP = KEYPOINT_NAMES.index("left_hip"), KEYPOINT_NAMES.index("right_hip")
@@ -56,6 +60,8 @@ class NoiseParameters:
     fast: tuple[float, ...]
     slow_correlation: float
     fast_correlation: float
+    tail: tuple[float, ...]
+    """[LIMB_COUNT] how much a limb's noise swells and shrinks in time: deviation of the logarithm of its factor."""
     hidden_gain: float
     """Factor on the noise of points that are hidden."""
     lost_gain: float
@@ -76,12 +82,15 @@ class NoiseParameters:
     limb_swap_duration: float
     gap_rate: float
     gap_duration: float
-    confidence_seen: float
-    """Mean logit of the visibility of a good point."""
-    confidence_hidden: float
+    confidence_seen: tuple[float, ...]
+    """[K] mean logit of the visibility of a point without error."""
+    confidence_hidden: tuple[float, ...]
     confidence_lost: float
     confidence_outside: float
-    confidence_spread: float
+    confidence_slope: float
+    """How much the logit falls per error of one crop side."""
+    confidence_spread: tuple[float, ...]
+    """[K] deviation of the logit."""
     depth_scale: tuple[float, float]
     """Mean and deviation, over clips, of the factor on the 3D landmarks' depth."""
     size_scale: tuple[float, float]
@@ -166,6 +175,8 @@ class NoiseModel:
         spread = [torch.stack([t[:, 0], t[:, 0], t[:, 1]], -1) for t in map(tensor, (p.clip3d, p.slow3d, p.fast3d))]
         self.clip3d, self.slow3d, self.fast3d = spread
         self.offset3d = tensor(p.offset3d)
+        self.tail, self.spread = tensor(p.tail), tensor(p.confidence_spread)
+        self.seen, self.unseen = tensor(p.confidence_seen), tensor(p.confidence_hidden)
         self.limb = torch.tensor(LIMB_OF_KEYPOINT, device=self.device)
         self.mirror = torch.tensor(KEYPOINT_MIRROR, device=self.device)
 
@@ -192,13 +203,15 @@ class NoiseModel:
         lost = self._lost(hidden | outside, generator)
         swapped, limb_swapped = self._swaps(facing, axes, generator)
 
-        gain = torch.ones_like(points[..., 0])
+        swell = self._process((B, T, LIMB_COUNT), SWELL_CORRELATION, generator)
+        gain = torch.exp(swell * self.tail - self.tail**2)[..., self.limb]  # its square is 1 on average
         gain = torch.where(hidden | outside, gain * p.hidden_gain, gain)
-        gain = torch.where(lost, gain * p.lost_gain, gain)
+        sticky = torch.where(lost, torch.full_like(gain, p.lost_gain), gain)
+        nervous = torch.where(lost, gain * p.lost_gain**0.5, gain)
         shape = (B, T, K, 2)
         error = self._randn((B, 1, K, 2), generator) * self.clip[:, None]
-        error = error + self._process(shape, p.slow_correlation, generator) * self.slow[:, None] * gain[..., None]
-        error = error + self._process(shape, p.fast_correlation, generator) * self.fast[:, None] * gain[..., None]
+        error = error + self._process(shape, p.slow_correlation, generator) * self.slow[:, None] * sticky[..., None]
+        error = error + self._process(shape, p.fast_correlation, generator) * self.fast[:, None] * nervous[..., None]
         offset = torch.einsum("btij,kj->btki", axes, self.offset)[..., :2]
         middle = (points[..., LEFT_HIP, :] + points[..., RIGHT_HIP, :])[:, :, None] / 2
         common = smooth_noise((B, T, 3), 0.8, generator, self.device)
@@ -208,7 +221,7 @@ class NoiseModel:
         seen = self._exchange(points + offset * side[..., None, None], swapped, limb_swapped)
         keypoints = seen + error * side[..., None, None]
         hidden_there = self._exchange(hidden[..., None], swapped, limb_swapped)[..., 0]
-        confidence = self._confidence(hidden_there, lost, outside, gain, error, generator)
+        confidence = self._confidence(hidden_there, lost, outside, error, generator)
         landmarks = self._landmarks3d(
             points_cam, axes, error, side, points, swapped, limb_swapped, gain, standard_size, generator
         )
@@ -282,16 +295,14 @@ class NoiseModel:
         return torch.where((whole[..., None] | limbs)[..., None], values[:, :, self.mirror], values)
 
     def _confidence(
-        self, hidden: Tensor, lost: Tensor, outside: Tensor, gain: Tensor, error: Tensor, generator: torch.Generator
+        self, hidden: Tensor, lost: Tensor, outside: Tensor, error: Tensor, generator: torch.Generator
     ) -> Tensor:
         p = self.parameters
-        logit = torch.full_like(gain, p.confidence_seen)
-        logit = torch.where(hidden, torch.full_like(logit, p.confidence_hidden), logit)
+        logit = torch.where(hidden, self.unseen, self.seen)
         logit = torch.where(lost, torch.full_like(logit, p.confidence_lost), logit)
         logit = torch.where(outside, torch.full_like(logit, p.confidence_outside), logit)
-        logit = logit - 20.0 * error.norm(dim=-1).clamp_max(0.2)
-        logit = logit + self._process(gain.shape, 0.9, generator) * p.confidence_spread
-        return torch.sigmoid(logit)
+        logit = logit - p.confidence_slope * error.norm(dim=-1).clamp_max(LARGEST_ERROR)
+        return torch.sigmoid(logit + self._process(logit.shape, 0.9, generator) * self.spread)
 
     def _landmarks3d(
         self,
@@ -319,11 +330,12 @@ class NoiseModel:
         depth = (p.depth_scale[0] + p.depth_scale[1] * self._randn((B, 1, 1), generator)) * scale
         X = torch.cat([X[..., :2] * scale[..., None], X[..., 2:] * depth[..., None]], -1)
         shape = (B, T, K, 3)
+        gain = gain.clamp_max(LARGEST_GAIN_3D)
         noise = self._randn((B, 1, K, 3), generator) * self.clip3d
         noise = noise + self._process(shape, p.slow_correlation, generator) * self.slow3d * gain[..., None]
         noise = noise + self._process(shape, p.fast_correlation, generator) * self.fast3d * gain[..., None]
         extent = (points_cam - hips[:, :, None]).norm(dim=-1).amax(-1) * 2 * CROP_MARGIN  # the crop's side in metres
-        shared = error * (extent * p.share2d)[..., None, None]
+        shared = error.clamp(-LARGEST_ERROR, LARGEST_ERROR) * (extent * p.share2d)[..., None, None]
         X = X + noise + torch.cat([shared, torch.zeros_like(shared[..., :1])], -1)
         middle = (X[..., LEFT_HIP, :] + X[..., RIGHT_HIP, :]) / 2
         return X - middle[:, :, None]

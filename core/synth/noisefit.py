@@ -22,6 +22,7 @@ from core.skeleton import KEYPOINT_COUNT, KEYPOINT_MIRROR, KEYPOINT_NAMES
 from core.synth.cameras import project
 from core.synth.format import clips_of
 from core.synth.noise import (
+    LARGEST_ERROR,
     LEFT_HIP,
     LIMB_COUNT,
     LIMB_OF_KEYPOINT,
@@ -36,12 +37,14 @@ EXCHANGE_RATIO = 0.55
 """Sides count as exchanged where the mean distance to the other side's truth is below this share of the own."""
 EXCHANGE_MIN = 0.05
 """... and the two truths lie this far apart on average, as a share of the crop's side."""
-LOST_ERROR = 0.09
+LOST_ERROR = 0.15
 """A limb whose mean error exceeds this share of the crop's side is lost."""
-CLIPPED = 0.15
+CLIPPED = 0.2
 SHORTEST_SWAP = 12.0
 """Frames. On films of people the detector keeps sides exchanged for dozens of frames while the face is hidden;
 rendered clips show this less, so the mean duration is held above this."""
+MEDIAN_OF_CHI_SQUARED = 0.455
+"""Of one degree of freedom: turns a median of squares into a variance."""
 MIRROR = torch.tensor(KEYPOINT_MIRROR)
 LIMBS = torch.tensor(LIMB_OF_KEYPOINT)
 
@@ -219,8 +222,7 @@ def _fit_points(clips: list[Errors], lost: list[Tensor], p: NoiseParameters) -> 
     for k in range(KEYPOINT_COUNT):
         rows = torch.cat([c.axes[g[:, k] & ~c.whole][:, :2].reshape(-1, 3) for c, g in zip(clips, good)])
         values = torch.cat([c.error[g[:, k] & ~c.whole][:, k].reshape(-1) for c, g in zip(clips, good)])
-        ridge = torch.eye(3) * 0.002 * len(rows)
-        offset[k] = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ values)
+        offset[k] = _robust_solve(rows, values, 0.012)
     seen: list[Tensor] = []
     for c in clips:
         own = torch.einsum("tij,kj->tki", c.axes, offset)[..., :2]
@@ -232,6 +234,11 @@ def _fit_points(clips: list[Errors], lost: list[Tensor], p: NoiseParameters) -> 
         clip.append(a)
         slow.append(b)
         fast.append(d)
+
+    tail = []
+    for i in range(LIMB_COUNT):
+        sizes = torch.cat([s.norm(dim=-1)[:, LIMBS == i][ok[:, LIMBS == i]] for s, ok in zip(seen, plain)])
+        tail.append(_tail(sizes))
 
     def spread(masks: list[Tensor]) -> float:
         values = torch.cat([s.norm(dim=-1)[m] for s, m in zip(seen, masks)])
@@ -246,9 +253,39 @@ def _fit_points(clips: list[Errors], lost: list[Tensor], p: NoiseParameters) -> 
         clip=tuple(clip),
         slow=tuple(slow),
         fast=tuple(fast),
+        tail=tuple(tail),
+        crop_shift=0.002,
+        crop_scale=0.005,
         hidden_gain=p.hidden_gain if math.isnan(hidden) else max(1.0, hidden),
         lost_gain=p.lost_gain if math.isnan(gone) else max(2.0, gone),
     )
+
+
+def _robust_solve(rows: Tensor, values: Tensor, scale: float) -> Tensor:
+    """x [3] of least sum of Huber losses of rows [M, 3] x - values [M], drawn a little to zero, by reweighting."""
+    weight = torch.ones_like(values)
+    ridge = torch.eye(3) * 0.002 * len(rows)
+    x = torch.zeros(3)
+    for _ in range(8):
+        weighted = rows * weight[:, None]
+        x = torch.linalg.solve(weighted.T @ rows + ridge, weighted.T @ values)
+        weight = scale / (rows @ x - values).abs().clamp_min(scale)
+    return x
+
+
+def _tail(sizes: Tensor) -> float:
+    """Deviation of the log factor that gives lengths of 2D normal errors this ratio of 90 % quantile to median."""
+    if len(sizes) < 100:
+        return 0.3
+    wanted = float(torch.quantile(sizes, 0.9) / torch.quantile(sizes, 0.5))
+    generator = torch.Generator().manual_seed(0)
+    rayleigh = torch.randn((20000, 2), generator=generator).norm(dim=-1)
+    swell = torch.randn(20000, generator=generator)
+    ratios = {}
+    for sigma in torch.arange(0, 1.51, 0.05).tolist():
+        drawn = rayleigh * torch.exp(sigma * swell)
+        ratios[sigma] = float(torch.quantile(drawn, 0.9) / torch.quantile(drawn, 0.5))
+    return min(ratios, key=lambda sigma: abs(ratios[sigma] - wanted))
 
 
 def _processes(series: list[tuple[Tensor, Tensor]], p: NoiseParameters) -> tuple[float, float, float]:
@@ -269,7 +306,7 @@ def _processes(series: list[tuple[Tensor, Tensor]], p: NoiseParameters) -> tuple
     lag0, lag2 = float(torch.stack(zero).median()), float(torch.stack(two).median())
     s, f = p.slow_correlation**2, p.fast_correlation**2
     slow = min(max((lag2 - f * lag0) / (s - f), 0.0), lag0)
-    spread = float(torch.stack(means).pow(2).mean())
+    spread = float(torch.stack(means).pow(2).median()) / MEDIAN_OF_CHI_SQUARED
     return math.sqrt(spread), math.sqrt(slow), math.sqrt(max(lag0 - slow, 1e-8))
 
 
@@ -295,19 +332,40 @@ def _fit_spells(clips: list[Errors], lost: list[Tensor], p: NoiseParameters) -> 
 
 
 def _fit_confidence(clips: list[Errors], lost: list[Tensor], p: NoiseParameters) -> NoiseParameters:
-    """Mean logit of the visibility in each state, the error's own part (see NoiseModel) put back."""
-    logits, states = [], []
+    """Slope of the logit of the visibility over the error within points; its mean per point and state; its spread."""
+    logits, sizes, states = [], [], []
     for c, l in zip(clips, lost):
-        logit = torch.logit(c.confidence.clamp(1e-3, 1 - 1e-3)) + 20 * c.error.norm(dim=-1).clamp_max(0.2)
         state = torch.where(c.hidden, 1, 0)
         state = torch.where(l[:, LIMBS], 2, state)
         state = torch.where(c.outside, 3, state)
-        logits.append(logit[c.present])
+        logits.append(torch.logit(c.confidence.clamp(1e-3, 1 - 1e-3))[c.present])
+        sizes.append(c.error.norm(dim=-1).clamp_max(LARGEST_ERROR)[c.present])
         states.append(state[c.present])
-    value, state = torch.cat(logits), torch.cat(states)
-    names = ("confidence_seen", "confidence_hidden", "confidence_lost", "confidence_outside")
-    found = {n: float(value[state == i].mean()) for i, n in enumerate(names) if int((state == i).sum()) > 50}
-    return replace(p, **found, confidence_spread=float(value[state == 0].std()))
+    logit, size, state = torch.cat(logits), torch.cat(sizes), torch.cat(states)
+    plain = (state == 0).float()
+    mean_x = (size * plain).sum(0) / plain.sum(0).clamp_min(1)
+    mean_y = (logit * plain).sum(0) / plain.sum(0).clamp_min(1)
+    x, y = (size - mean_x) * plain, (logit - mean_y) * plain
+    slope = max(0.0, -float((x * y).sum() / (x * x).sum().clamp_min(1e-9)))
+    level = logit + slope * size
+
+    def mean(which: Tensor, fallback: float) -> float:
+        return float(level[which].mean()) if int(which.sum()) > 30 else fallback
+
+    usual = [
+        mean((state == 0) & (torch.arange(KEYPOINT_COUNT) == k), p.confidence_seen[k]) for k in range(KEYPOINT_COUNT)
+    ]
+    unseen = [mean((state == 1) & (torch.arange(KEYPOINT_COUNT) == k), usual[k] - 1) for k in range(KEYPOINT_COUNT)]
+    spread = [float(level[:, k][state[:, k] == 0].std()) for k in range(KEYPOINT_COUNT)]
+    return replace(
+        p,
+        confidence_seen=tuple(usual),
+        confidence_hidden=tuple(unseen),
+        confidence_lost=mean(state == 2, p.confidence_lost),
+        confidence_outside=mean(state == 3, p.confidence_outside),
+        confidence_slope=slope,
+        confidence_spread=tuple(v if math.isfinite(v) else 1.0 for v in spread),
+    )
 
 
 def _fit_3d(clips: list[Errors], lost: list[Tensor], p: NoiseParameters) -> NoiseParameters:
@@ -333,7 +391,7 @@ def _fit_3d(clips: list[Errors], lost: list[Tensor], p: NoiseParameters) -> Nois
     for k in range(KEYPOINT_COUNT):
         rows = torch.cat([a[u[:, k]].reshape(-1, 3) for a, u in zip(axes, usable)])
         values = torch.cat([r[u[:, k]][:, k].reshape(-1) for r, u in zip(rest, usable)])
-        offset[k] = torch.linalg.solve(rows.T @ rows + torch.eye(3) * 0.002 * len(rows), rows.T @ values)
+        offset[k] = _robust_solve(rows, values, 0.03)
     rest = [r - torch.einsum("tij,kj->tki", a, offset) for r, a in zip(rest, axes)]
     x = torch.cat([part[u].reshape(-1) for part, u in zip(parts2d, usable)]).clamp(-0.15, 0.15)
     y = torch.cat([r[..., :2][u].reshape(-1) for r, u in zip(rest, usable)]).clamp(-0.15, 0.15)
