@@ -15,7 +15,7 @@ from .batch_children import run_children
 from .batch_options import CACHE_NAME, BatchOptions, find_videos, output_folders, parse_options
 from .batch_report import OK, Record, recall, remember, write_report
 from .errors import AddonError
-from .figures import parts_of, scene_figures
+from .figures import parts_of, remove_unchosen, scene_figures
 from .job import State
 from .launch import launch
 from .places import find_engine
@@ -95,6 +95,8 @@ def recover_clip(video: Path, folder: Path, options: BatchOptions, python: str, 
         record.people, record.frames = len(getattr(session.summary, "people", ())), status.frames
         record.warnings = list(getattr(session.summary, "warnings", ()))
         if session.job.state is State.DONE:
+            gone = remove_unchosen(getattr(session.summary, "collection", ""), status.people)
+            record.people -= gone
             record.outputs = _write_outputs(video, folder, options, session)
             record.status = "done"
         elif session.job.state is State.CANCELLED:

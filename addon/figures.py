@@ -44,3 +44,18 @@ def remove_collection(name: str) -> None:
         bpy.data.objects.remove(obj)
     bpy.data.batch_remove([block for block in blocks if not block.users])
     bpy.data.collections.remove(collection)
+
+
+def remove_unchosen(collection: str, people: list[dict]) -> int:
+    """Remove a job's figures of people who were chosen away while it ran; return how many.
+
+    people: the entries of protocol.People. Nothing is removed where nobody was chosen at all.
+    """
+    chosen = {entry["person"] for entry in people if entry.get("chosen")}
+    found = bpy.data.collections.get(collection)
+    if not chosen or found is None:
+        return 0
+    figures = [obj for obj in found.all_objects if PERSON in obj and obj[PERSON] not in chosen]
+    for part in {part for figure in figures for part in parts_of(figure)}:
+        bpy.data.objects.remove(part)
+    return len(figures)

@@ -17,7 +17,8 @@ from bpy.app.handlers import persistent
 
 from .engine_build import EngineBuild
 from .errors import AddonError
-from .figures import remove_collection
+from .figures import remove_collection, remove_unchosen
+from .job import State
 from .places import find_engine
 from .session import Session
 
@@ -124,10 +125,14 @@ class Runtime:
         return BUSY_INTERVAL_S if self.is_running and self.session.is_busy else IDLE_INTERVAL_S
 
     def close_job(self) -> None:
-        """After the end: a figure without a single frame goes away, anything else becomes one undo step."""
-        if not self.session.status.frames:
-            remove_collection(getattr(self.session.summary, "collection", ""))
+        """After the end: a figure without a frame or chosen away goes, anything else becomes one undo step."""
+        session = self.session
+        collection = getattr(session.summary, "collection", "")
+        if not session.status.frames:
+            remove_collection(collection)
             return
+        if session.job.state is State.DONE:
+            remove_unchosen(collection, session.status.people)
         windows = bpy.context.window_manager.windows
         if windows:
             with bpy.context.temp_override(window=windows[0]):

@@ -42,6 +42,8 @@ class Behaviour:
 
     frames: int = 96
     people: int = 1
+    unchosen: tuple[int, ...] = ()
+    """People who, says the last People message, were chosen away."""
     chunk: int = 32
     fps: float = 30.0
     chunk_delay_s: float = 0.0
@@ -304,6 +306,8 @@ class Engine:
             self.note(sent_frames=last)
             eta = behaviour.chunk_delay_s * (total - last) / behaviour.chunk
             self.send(p.Progress("recover", last, total, 0.5 + 0.5 * last / total, eta))
+        if behaviour.unchosen:
+            self.send(p.People([entry | {"chosen": entry["person"] not in behaviour.unchosen} for entry in people]))
         if behaviour.revise:
             self.send_frames(p.Revise, 0, 0, min(behaviour.chunk, total))
 

@@ -209,6 +209,14 @@ def test_people_are_listed_and_chosen(addon, runtime, monkeypatch, tmp_path: Pat
     assert heard(tmp_path / "engine")["chosen"] == [0, 2]
 
 
+def test_a_person_chosen_away_leaves_no_figure(addon, monkeypatch, tmp_path: Path) -> None:
+    support.use_engine(monkeypatch, tmp_path, people=3, unchosen=(1,))
+    support.import_clip(tmp_path)
+    recover()
+    names = {obj.name for obj in bpy.data.objects if obj.type in {"ARMATURE", "MESH"}}
+    assert names == {"Person 1", "Person 1 Body", "Person 3", "Person 3 Body"}
+
+
 def test_loading_a_file_ends_the_job(addon, runtime, monkeypatch, tmp_path: Path) -> None:
     session = start_slow_job(runtime, monkeypatch, tmp_path)
     pid = session.client.pid
