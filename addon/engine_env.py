@@ -49,6 +49,27 @@ def read_requirements(root: Path | None = None) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+METHODS = {
+    "fit": ("Fit", "Fit joint angles to the detected points; steady, and needs no trained network", ""),
+    "hyperbolic": (
+        "Hyperbolic Mesh",
+        "Mesh network that refines the body in hyperbolic space, then joint angles from its meshes",
+        "hyperbolic.safetensors",
+    ),
+}
+"""The engine's recovery methods: name -> label, description, file in weights/ that it needs."""
+
+
+def available_methods(root: Path | None = None) -> list[tuple[str, str, str, int]]:
+    """Return the methods whose weights are in the package, as items of an enum property; numbers never change."""
+    weights = (root or package_root()) / "weights"
+    return [
+        (name, label, description, number)
+        for number, (name, (label, description, file)) in enumerate(METHODS.items())
+        if not file or (weights / file).is_file()
+    ]
+
+
 def package_name(requirement: str) -> str:
     """Return the name in a pip specifier: "torch==2.13.0" -> "torch"."""
     return re.split(r"[<>=!~;\[ ]", requirement, maxsplit=1)[0]

@@ -13,10 +13,8 @@ from bpy.props import (
     StringProperty,
 )
 
-METHODS = (
-    ("fit", "Fit", "Fit joint angles to the detected points; no network, the steadiest start", 0),
-    ("hyperbolic", "Hyperbolic Mesh", "Mesh network that refines the body in hyperbolic space", 1),
-)
+from .engine_env import available_methods
+
 PEOPLE = (
     ("all", "Everyone", "Recover every person that is found", 0),
     ("ask", "Let Me Choose", "Find people first, then wait for your choice in the People list", 1),
@@ -58,7 +56,9 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
     frame_last: IntProperty(
         name="Last", description="Last frame of the clip to recover", default=1, min=1, update=_keep_order
     )
-    method: EnumProperty(name="Method", description="How the body is recovered", items=METHODS, default="fit")
+    method: EnumProperty(
+        name="Method", description="How the body is recovered", items=available_methods(), default="fit"
+    )
     people: EnumProperty(name="People", description="Who is recovered", items=PEOPLE, default="all")
     max_people: IntProperty(
         name="At Most", description="Most people to look for; fewer is faster", default=4, min=1, max=32

@@ -12,6 +12,7 @@ import pytest
 
 from addon.engine_build import BuildOptions, EngineBuild
 from addon.engine_env import (
+    available_methods,
     check_python,
     environment_python,
     find_python,
@@ -51,6 +52,19 @@ def test_shipped_requirements_are_pinned_where_it_matters() -> None:
     names = [package_name(r) for r in read_requirements()]
     assert names == ["torch", "numpy", "opencv-python-headless", "smplx", "smplfitter", "safetensors"]
     assert package_name("a[b]>=1") == "a" and package_name("c ; python_version<'4'") == "c"
+
+
+def test_only_methods_whose_weights_are_there_are_offered(tmp_path: Path) -> None:
+    assert [item[0] for item in available_methods(tmp_path)] == ["fit"]
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "hyperbolic.safetensors").touch()
+    assert [(item[0], item[3]) for item in available_methods(tmp_path)] == [("fit", 0), ("hyperbolic", 1)]
+
+
+def test_the_engine_knows_every_method_that_is_offered() -> None:
+    from core.recover import METHODS
+
+    assert {item[0] for item in available_methods()} <= set(METHODS)
 
 
 def test_a_usable_python_is_accepted(tmp_path: Path) -> None:
