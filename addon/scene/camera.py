@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 
 import bpy
 import numpy as np
@@ -10,6 +12,7 @@ from mathutils import Matrix
 
 from ..action import KeyWriter
 from ..convert import Lens, camera_to_blender, lens_from_focal, make_continuous, quaternion_from_matrix
+from .turned import display_turn
 
 
 def build_camera(collection: bpy.types.Collection, name: str, size_m: float = 0.4) -> bpy.types.Object:
@@ -23,18 +26,17 @@ def build_camera(collection: bpy.types.Collection, name: str, size_m: float = 0.
     return obj
 
 
-def show_background(camera: bpy.types.Object, path: str, start_frame: int) -> bool:
-    """Show a video (or the image sequence of a picture or a folder) behind the camera; False if it cannot be read.
+def show_background(camera: bpy.types.Object, path: str, start_frame: int, size: tuple[int, int]) -> bool:
+    """Show a video, a folder of pictures or a numbered pattern behind the camera; False if it cannot be read.
 
-    The clip's first picture stands at scene frame `start_frame`; it advances one picture a scene frame.
+    The clip's first picture stands at scene frame `start_frame`; it advances one picture a scene frame. size: width
+    and height of the upright picture; where this Blender shows the clip lying on its side, it is turned.
     """
-    if os.path.isdir(path):
-        pictures = sorted(f for f in os.listdir(path) if os.path.splitext(f)[1].lower() in bpy.path.extensions_image)
-        path = os.path.join(path, pictures[0]) if pictures else ""
-    if not os.path.exists(path):
+    first = first_picture(path)
+    if not os.path.exists(first):
         return False
     try:
-        clip = bpy.data.movieclips.load(path, check_existing=True)
+        clip = bpy.data.movieclips.load(first, check_existing=True)
     except RuntimeError:
         return False
     if not all(clip.size):
@@ -42,8 +44,6 @@ def show_background(camera: bpy.types.Object, path: str, start_frame: int) -> bo
     clip.frame_start = start_frame
     data = camera.data
     data.show_background_images = True
-    for old in [b for b in data.background_images if b.source == "MOVIE_CLIP" and b.clip == clip]:
-        data.background_images.remove(old)
     background = data.background_images.new()
     background.source = "MOVIE_CLIP"
     background.clip = clip
@@ -51,7 +51,27 @@ def show_background(camera: bpy.types.Object, path: str, start_frame: int) -> bo
     background.alpha = 1.0
     background.display_depth = "BACK"
     background.frame_method = "FIT"
+    turn = display_turn(first)
+    if turn in (90, 270) and tuple(clip.size) == size[::-1] != size:
+        background.rotation = math.radians(turn)
+        background.scale = max(size) / min(size)
     return True
+
+
+def first_picture(path: str) -> str:
+    """Return the file that Blender opens a clip by: a folder's or a pattern's (%04d, ####) first picture."""
+    folder, name = os.path.split(path)
+    if os.path.isdir(path):
+        folder, fits = path, re.compile(".*")
+    elif re.search(r"%0?\d*d|#", name) and not os.path.exists(path):
+        parts = re.split(r"(%0?\d*d|#+)", name)
+        fits = re.compile("".join(r"\d+" if i % 2 else re.escape(part) for i, part in enumerate(parts)))
+    else:
+        return path
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    endings = bpy.path.extensions_image
+    found = [n for n in names if fits.fullmatch(n) and os.path.splitext(n)[1].lower() in endings]
+    return os.path.join(folder, found[0]) if found else path
 
 
 def match_render(scene: bpy.types.Scene, width: int, height: int, lens: Lens | None = None) -> None:

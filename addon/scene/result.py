@@ -6,6 +6,7 @@ N frames. The file is what the engine writes: one person's motion in SMPL's term
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from dataclasses import dataclass
 
@@ -89,8 +90,9 @@ def load_results(
     first = results[0]
     given = options or WriterOptions()
     stem = os.path.splitext(os.path.basename(video or first.path))[0]
+    name = stem if video else re.sub(r"_person\d+$", "", stem)
     values = {n: getattr(given, n) for n in WriterOptions.__dataclass_fields__}
-    values |= {"name": given.name or stem.rpartition("_person")[0] or stem}
+    values |= {"name": given.name or name}
     values |= {"method": given.method or first.method, "version": given.version or first.version}
     values |= {"use_background": given.use_background and bool(video)}
     writer = SceneWriter(scene, WriterOptions(**values))

@@ -131,7 +131,8 @@ class Stage:
 
     def _show_video(self, camera: bpy.types.Object) -> None:
         if self.options.use_background and self.video is not None and self.video.path:
-            if not cameras.show_background(camera, self.video.path, int(round(self.start_frame))):
+            size = self.video.width, self.video.height
+            if not cameras.show_background(camera, self.video.path, int(round(self.start_frame)), size):
                 self.warn(f"Blender cannot show the video behind the camera: {self.video.path}")
 
     def _base_name(self) -> str:

@@ -174,6 +174,27 @@ def test_video_stands_behind_the_figure_in_step(tmp_path, as_folder):
     assert clip.frame_start == 11, "picture 0 of the clip belongs to time 0, scene frame 11"
 
 
+@pytest.mark.parametrize("pattern", ["shot_%04d.png", "shot_####.png"])
+def test_numbered_pattern_behind_the_figure(tmp_path, pattern):
+    picture_folder(tmp_path)
+    (tmp_path / "another.png").write_bytes((tmp_path / "shot_0000.png").read_bytes())
+    video = protocol.Video(str(tmp_path / pattern), 64, 36, 30.0, 6)
+    scene, summary = write_views([view_message((90.0, 90.0, 32.0, 18.0, 64, 36), pose_matrix())], video=video)
+    assert summary.warnings == []
+    clip = scene.camera.data.background_images[0].clip
+    assert clip.filepath.endswith("shot_0000.png") and clip.frame_duration == 6
+
+
+@pytest.mark.parametrize("turn", [0, 90, 270])
+def test_clip_that_lies_on_its_side_is_turned(tmp_path, monkeypatch, turn):
+    monkeypatch.setattr("addon.scene.camera.display_turn", lambda path: turn)
+    video = protocol.Video(picture_folder(tmp_path), 36, 64, 30.0, 6)
+    scene, _ = write_views([view_message((90.0, 90.0, 18.0, 32.0, 36, 64), pose_matrix())], video=video)
+    background = scene.camera.data.background_images[0]
+    assert np.degrees(background.rotation) == pytest.approx(turn)
+    assert background.scale == pytest.approx(64 / 36 if turn else 1.0)
+
+
 def test_missing_video_is_told_and_does_no_harm():
     scene, summary = write_views([view_message(CAMERAS["landscape"], pose_matrix())])
     assert any("cannot show the video" in text for text in summary.warnings)
