@@ -111,3 +111,15 @@ def test_work_is_cut_into_pieces_without_changing_the_result(monkeypatch):
 def test_triangles_behind_or_beside_the_camera_are_left_out():
     behind = torch.tensor([[[10.0, 10.0, -1.0], [60.0, 10.0, 1.0], [10.0, 60.0, 1.0]]])
     assert not rasterise(behind, torch.tensor([[0, 2, 1]]), SIZE, SIZE).mask().any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_draws_what_the_cpu_draws():
+    points, triangles = sphere()
+    placed = to_px(points * 0.4 + torch.tensor([0.0, 0.0, 2.0]))[None].expand(5, -1, -1)
+    here = rasterise(placed, triangles, SIZE, SIZE)
+    there = rasterise(placed.cuda(), triangles.cuda(), SIZE, SIZE)
+    assert (here.mask() != there.mask().cpu()).float().mean() < 1e-4
+    depth = [f.fill(f.depth[:, None], 9.0).cpu() for f in (here, there)]
+    assert ((depth[0] - depth[1]).abs() > 1e-4).float().mean() < 1e-4

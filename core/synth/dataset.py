@@ -61,7 +61,8 @@ def sampler_config(split: str, frames: int) -> SamplerConfig:
     """Training motion is varied by every means; held-out motion is shown as it was recorded."""
     if split == "train":
         return SamplerConfig(frames=frames)
-    return SamplerConfig(frames=frames, speed=(1.0, 1.0), mirrored=0.0, mixed=0.0, tilt_deg=0.0, beta_deviation=1.0)
+    plain = {"mirrored": 0.0, "mixed": 0.0, "wobbled": 0.0, "tilt_deg": 0.0}
+    return SamplerConfig(frames=frames, speed=(1.0, 1.0), beta_deviation=1.0, **plain)
 
 
 def make_dataset(

@@ -16,7 +16,7 @@ from torch import Tensor
 from core.body import Body
 from core.rotation import axis_angle_to_matrix, quaternion_to_matrix
 from core.skeleton import JOINT_MIRROR, JOINT_NAMES
-from core.synth.cameras import CameraConfig, project, sample_cameras
+from core.synth.cameras import CameraConfig, project, sample_cameras, smooth_noise
 from core.synth.motion import MotionBank
 from core.synth.noise import NoiseModel
 
@@ -34,6 +34,10 @@ class SamplerConfig:
     mirrored: float = 0.5
     mixed: float = 0.25
     """Share of clips whose upper body comes from another clip."""
+    wobbled: float = 0.3
+    """Share of clips whose joints all sway slowly about the recorded motion, for poses that nobody recorded."""
+    wobble_deg: float = 8.0
+    """Largest deviation of that sway about each axis; a clip has its own between 0 and this."""
     beta_deviation: float = 1.3
     tilt_deg: float = 4.0
     """Deviation of a constant tilt of the whole motion against gravity."""
@@ -135,6 +139,8 @@ class MotionSampler:
         quats = torch.where((mixed[:, None] & self.upper)[:, None, :, None], other, quats)
 
         rotmats = quaternion_to_matrix(quats)
+        if c.wobbled > 0:
+            rotmats = rotmats @ self._wobble(B, T, generator)
         tilt = torch.randn((B, 3), generator=generator, device=self.device) * math.radians(c.tilt_deg)
         tilt[:, 1] = 2 * math.pi * self._uniform(generator, B)
         turn = axis_angle_to_matrix(tilt * torch.tensor([1.0, 0.0, 1.0], device=self.device))
@@ -147,6 +153,16 @@ class MotionSampler:
         pelvis = pelvis * (self.legs(betas) / self.leg_length)[:, None, None]
         source = torch.where(mixed, self.clip_number[other_clip], torch.full_like(other_clip, -1))
         return Motions(rotmats, pelvis, betas, self.clip_number[clip], source, start, speed, mirrored)
+
+    def _wobble(self, B: int, T: int, generator: torch.Generator) -> Tensor:
+        """Small slow rotations [B, T, 24, 3, 3] of all joints but the root and the hands; none in most clips."""
+        c = self.config
+        amount = math.radians(c.wobble_deg) * self._uniform(generator, B)
+        amount = torch.where(self._uniform(generator, B) < c.wobbled, amount, torch.zeros_like(amount))
+        sway = smooth_noise((B, T, 24, 3), 0.97, generator, self.device)
+        moves = torch.ones(24, device=self.device)
+        moves[[0, 22, 23]] = 0
+        return axis_angle_to_matrix(sway * amount[:, None, None, None] * moves[:, None])
 
     def legs(self, betas: Tensor) -> Tensor:
         """Thigh plus shin [B] of bodies with betas [B, 10], metres."""
