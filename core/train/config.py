@@ -26,8 +26,8 @@ class StageConfig:
     """Frames per sequence."""
     meshes_per_sequence: int = 4
     """Mid frames per sequence whose mesh is trained (stage 2)."""
-    mesh_vertices: int = 2048
-    """Full-mesh vertices drawn per step for the loss; 0 = all."""
+    mesh_vertices: int = 5000
+    """Full-mesh vertices per step for the loss, those that the joint regressor reads among them; 0 = all."""
     learning_rate: float = 6e-4
     final_rate: float = 0.02
     """Fraction of the learning rate left at the end of the cosine."""

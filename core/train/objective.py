@@ -23,6 +23,9 @@ from core.train.losses import (
 )
 
 
+LEAST_FREE_VERTICES = 256
+
+
 class Truth:
     """Targets of a batch, from the body's own kinematics: joints [S, T, J, 3] relative to the pelvis."""
 
@@ -80,8 +83,8 @@ class MeshObjective:
         self.regressor = regressor.to(device)[:, self.support]  # [J, support]
 
     def draw_vertices(self, count: int) -> Tensor:
-        """Vertex ids for one step: the joint regressor's support, then random others up to `count`."""
-        free = max(count - len(self.support), 0)
+        """Vertex ids for one step: the joint regressor's support, then random ones up to `count` (but some)."""
+        free = max(count - len(self.support), LEAST_FREE_VERTICES)
         others = torch.randint(self.body.vertex_count, (free,), device=self.support.device)
         return torch.cat((self.support, others))
 
