@@ -143,6 +143,7 @@ def test_mesh_objective_joints_are_the_regressor_s(body):
     ids = objective.draw_vertices(len(objective.support) + 500)
     assert len(ids) == len(objective.support) + 500
     assert len(objective.draw_vertices(1)) > len(objective.support)
+    assert sorted(objective.draw_vertices(0).tolist()) == list(range(body.vertex_count))
     expected = body.J_regressor @ vertices[0]
     torch.testing.assert_close(objective.joints_of(vertices[:, ids])[0], expected, atol=1e-4, rtol=0)
 

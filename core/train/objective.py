@@ -22,7 +22,6 @@ from core.train.losses import (
     velocity_loss,
 )
 
-
 LEAST_FREE_VERTICES = 256
 
 
@@ -80,10 +79,18 @@ class MeshObjective:
         regressor = body.J_regressor.to_dense() if body.J_regressor.is_sparse else body.J_regressor
         self.support = regressor.abs().sum(0).nonzero()[:, 0].to(device)
         """Vertices that the joint regressor reads."""
+        is_read = torch.zeros(body.vertex_count, dtype=torch.bool, device=device)
+        is_read[self.support] = True
+        self.others = (~is_read).nonzero()[:, 0]
         self.regressor = regressor.to(device)[:, self.support]  # [J, support]
 
     def draw_vertices(self, count: int) -> Tensor:
-        """Vertex ids for one step: the joint regressor's support, then random ones up to `count` (but some)."""
+        """Vertex ids for one step: the joint regressor's support, then random ones up to `count` (but some).
+
+        0 takes every vertex once.
+        """
+        if count == 0:
+            return torch.cat((self.support, self.others))
         free = max(count - len(self.support), LEAST_FREE_VERTICES)
         others = torch.randint(self.body.vertex_count, (free,), device=self.support.device)
         return torch.cat((self.support, others))
@@ -99,7 +106,7 @@ class MeshObjective:
         device = truth.batch.frames.device
         sequences = torch.arange(s, device=device).repeat_interleave(meshes_per_sequence)
         mids = torch.randint(t, (len(sequences),), device=device)
-        ids = self.draw_vertices(mesh_vertices or self.body.vertex_count)
+        ids = self.draw_vertices(mesh_vertices)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.use_bfloat16):
             recovered = net.recover(lifted, truth.batch.features, sequences, mids, ids)
         wanted = truth.vertices(sequences, mids, torch.cat((self.coarse_ids, ids)))
