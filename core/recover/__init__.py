@@ -16,6 +16,7 @@ from typing import Protocol
 
 from core.records import Camera, CameraMotion, Track
 from core.recover.fit import fit as recover_by_fit
+from core.recover.hyperbolic import recover_by_network
 
 
 class Recoverer(Protocol):
@@ -32,4 +33,4 @@ class Recoverer(Protocol):
     ) -> CameraMotion: ...
 
 
-METHODS: dict[str, Recoverer] = {"fit": recover_by_fit}
+METHODS: dict[str, Recoverer] = {"fit": recover_by_fit, "hyperbolic": recover_by_network}
