@@ -5,8 +5,11 @@ A bad clip is reported and the run goes on. Ctrl-C ends the clip in work, keeps 
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import bpy
@@ -55,10 +58,11 @@ def main(arguments: list[str], program: str = "batch.py") -> int:
         if options.report:
             write_report(options.report, records, seconds=time.monotonic() - started)
 
-    if options.jobs > 1 and len(videos) > 1:
-        run_children(videos, folders, options, python, waiting, show)
-    else:
-        _run_here(videos, folders, options, python, waiting, show)
+    with interruptible():
+        if options.jobs > 1 and len(videos) > 1:
+            run_children(videos, folders, options, python, waiting, show)
+        else:
+            _run_here(videos, folders, options, python, waiting, show)
     for record in waiting:
         if record.status == "waiting":
             record.status, record.error = "cancelled", "not started"
@@ -67,6 +71,16 @@ def main(arguments: list[str], program: str = "batch.py") -> int:
     succeeded = sum(record.status in OK for record in records)
     say(f"{succeeded} of {len(records)} clips succeeded in {time.monotonic() - started:.0f} s")
     return 0 if records and succeeded == len(records) else 1
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt, which Blender keeps from Python in background mode."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
 
 
 def say(text: str) -> None:

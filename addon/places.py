@@ -1,7 +1,8 @@
 """Where things are: the extension's package, its own folder, its preferences, engine and logs. Needs bpy.
 
-As an installed extension everything is written under the folder Blender gives it. Run from a source tree, which has
-no such folder, Blender's user data folder takes its place, and the tree's own .venv is the engine if it is there.
+As an installed extension everything is written under the folder Blender gives it. Run from a source tree, the engine
+and the preferences of an extension that is enabled in this Blender are used as well; else the tree's own .venv if it
+is there, and Blender's user data folder in place of the extension's.
 """
 
 from __future__ import annotations
@@ -14,23 +15,31 @@ from .engine_env import environment_python, find_python, package_root, read_requ
 
 ROOT_PACKAGE = __package__.rpartition(".")[0]
 """Package of the extension: what Blender calls the add-on. Empty in a source tree."""
+EXTENSION_ID = "hyper_mocap"
 
 
-def is_extension() -> bool:
-    """Return whether this code runs as an installed and enabled extension."""
-    return bool(ROOT_PACKAGE) and ROOT_PACKAGE in bpy.context.preferences.addons
+def enabled_package() -> str:
+    """Return the add-on's name in Blender's preferences: ours, or that of the installed extension; empty if none."""
+    addons = bpy.context.preferences.addons
+    if ROOT_PACKAGE in addons:
+        return ROOT_PACKAGE
+    return next(
+        (name for name in addons.keys() if name.startswith("bl_ext.") and name.endswith(f".{EXTENSION_ID}")), ""
+    )
 
 
 def preferences_or_none():
     """Return the add-on's preferences, None where it is not enabled as an extension."""
-    return bpy.context.preferences.addons[ROOT_PACKAGE].preferences if is_extension() else None
+    name = enabled_package()
+    return bpy.context.preferences.addons[name].preferences if name else None
 
 
 def user_folder(name: str) -> Path:
     """Return a folder of the extension's own for this purpose; it is made if missing."""
-    if is_extension() and ROOT_PACKAGE.startswith("bl_ext."):
-        return Path(bpy.utils.extension_path_user(ROOT_PACKAGE, path=name, create=True))
-    folder = Path(bpy.utils.user_resource("DATAFILES", path="hyper_mocap", create=True)) / name
+    package = enabled_package()
+    if package.startswith("bl_ext."):
+        return Path(bpy.utils.extension_path_user(package, path=name, create=True))
+    folder = Path(bpy.utils.user_resource("DATAFILES", path=EXTENSION_ID, create=True)) / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -62,6 +71,7 @@ def find_engine(chosen: str = "") -> str:
     preferences = preferences_or_none()
     if not chosen and preferences:
         chosen = bpy.path.abspath(preferences.engine_python)
-    if not chosen and not is_extension() and environment_python(package_root() / ".venv").is_file():
-        chosen = str(environment_python(package_root() / ".venv"))
+    own = environment_python(package_root() / ".venv")
+    if not chosen and not enabled_package() and own.is_file():
+        chosen = str(own)
     return find_python(chosen, engine_folder(), read_requirements())

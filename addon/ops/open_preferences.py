@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from ..places import ROOT_PACKAGE, is_extension
+from ..places import enabled_package
 
 
 class HYPER_MOCAP_OT_open_preferences(bpy.types.Operator):
@@ -17,11 +17,11 @@ class HYPER_MOCAP_OT_open_preferences(bpy.types.Operator):
     @classmethod
     def poll(cls, _context) -> bool:
         """Needs an installed extension."""
-        return is_extension()
+        return bool(enabled_package())
 
     def execute(self, _context):
         """Open the window."""
-        bpy.ops.preferences.addon_show(module=ROOT_PACKAGE)
+        bpy.ops.preferences.addon_show(module=enabled_package())
         return {"FINISHED"}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import bpy
@@ -129,6 +131,39 @@ def test_the_script_alone_sets_the_exit_code(tmp_path: Path) -> None:
     assert "1 of 1 clips succeeded" in done.stdout
     wrong = subprocess.run([*map(str, command), "--formats", "abc"], capture_output=True, text=True, cwd=tmp_path)
     assert wrong.returncode == 2 and "choose from fbx, glb, blend, npz" in wrong.stderr
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_keeps_the_report_and_leaves_nothing_running(tmp_path: Path, jobs: int) -> None:
+    for name in "ab":
+        write_avi(tmp_path / "clips" / f"{name}.avi")
+    python = fake_python(tmp_path / "engine", frames=3200, chunk_delay_s=0.2)
+    words = [tmp_path / "clips", "--out", tmp_path / "out", "--jobs", jobs, "--engine-python", python]
+    command = [sys.executable, ROOT / "addon" / "batch.py", "--", *words, "--report", tmp_path / "r.json"]
+    run = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "engine" / "fake_engine.json").exists():
+        assert time.monotonic() < deadline and run.poll() is None
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    out, _ = run.communicate(timeout=30)
+    assert run.returncode == 1 and "0 of 2 clips succeeded" in out
+    assert {r["status"] for r in json.loads((tmp_path / "r.json").read_text())["records"]} == {"cancelled"}
+    deadline = time.monotonic() + 5
+    while any(str(tmp_path) in line for line in running_commands()):
+        assert time.monotonic() < deadline, running_commands()
+        time.sleep(0.1)
+
+
+def running_commands() -> list[str]:
+    """Return the command lines of all processes of this machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return found
 
 
 def test_options_survive_the_way_to_a_child() -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,22 @@ def test_script_sets_the_exit_code(blender, tmp_path: Path) -> None:
     clip, start = write_avi(tmp_path / "a.avi"), ["-b", "--factory-startup", "--python", script, "--"]
     blender(*start, clip, *words, fake_python(tmp_path / "good", frames=8))
     blender(*start, clip, *words, fake_python(tmp_path / "bad", error_at=0), code=1)
+
+
+def test_ctrl_c_ends_the_batch_with_a_report(blender, tmp_path: Path) -> None:
+    clip, report = write_avi(tmp_path / "a.avi"), tmp_path / "r.json"
+    python = fake_python(tmp_path / "engine", frames=3200, chunk_delay_s=0.2)
+    words = ["-b", "--factory-startup", "--python", Path.cwd() / "addon" / "batch.py", "--", clip, "--out", tmp_path]
+    command = [*COMMAND, *map(str, [*words, "--engine-python", python, "--report", report])]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "engine" / "fake_engine.json").exists():
+        assert time.monotonic() < deadline and run.poll() is None
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=30)
+    assert run.returncode == 1
+    assert json.loads(report.read_text())["records"][0]["status"] == "cancelled"
 
 
 def test_the_real_engine_end_to_end(blender, tmp_path: Path) -> None:
