@@ -25,6 +25,8 @@ from core.recover.sides import settle_sides
 from core.recover.solve import Anchor, graduated, solve_motion, solve_shape
 from core.recover.terms import Sigmas
 
+BLOCK = 256
+"""Frames posed at a time."""
 TIE = 2
 """Frames of the window before that a window starts from: smoothness spans three."""
 
@@ -145,7 +147,9 @@ def guess_motion(evidence: Evidence, shaped: Shaped, rotmats: Tensor | None = No
     """First rotations [N, J, 3, 3] (kept where given) and translations [N, 3] of all frames, gaps filled."""
     if rotmats is None:
         rotmats = guess_rotations(evidence.points, shaped)
-    points = pose_chain(shaped, rotmats, torch.zeros(len(rotmats), 3, dtype=torch.float64)).points
+    blocks = rotmats.split(BLOCK)  # posing takes far more memory than its result
+    zeros = torch.zeros(BLOCK, 3, dtype=torch.float64)
+    points = torch.cat([pose_chain(shaped, block, zeros[: len(block)]).points for block in blocks])
     trans = guess_translation(points, evidence.rays, evidence.confidence)
     rotmats, trans = fill_gaps(rotmats, trans, evidence.times, evidence.usable)
     return rotmats, steady_depth(trans, evidence)
