@@ -127,20 +127,24 @@ def run_mediapipe(python: str, video: str) -> dict:
 def measure_streaming(video: str, threads: int, options: dict, runs: int) -> dict:
     """Return the engine's time with every frame and vertex sent over a socket, and without a listener.
 
-    Both jobs compute the vertices, so that the difference is encoding, queueing and sending.
+    Both jobs compute the vertices, so that the difference is encoding, queueing and sending. `overhead` compares the
+    engine's processor time, which other programs on the machine do not disturb; wall times are given beside it.
     """
     options = {**options, "vertices": True}
     alone, streamed, sent = [], [], 0
     for _ in range(runs):
         alone.append(_served(video, threads, options, is_read=False)[0])
-        seconds, sent = _served(video, threads, options, is_read=True)
-        streamed.append(seconds)
-    overhead = min(streamed) / min(alone) - 1
+        summary, sent = _served(video, threads, options, is_read=True)
+        streamed.append(summary)
+    least = {
+        f"{name}_{key}": min(summary[f"measured_{key}"] for summary in summaries)
+        for name, summaries in (("alone", alone), ("streamed", streamed))
+        for key in ("s", "cpu_s")
+    }
     return {
-        "alone_s": round(min(alone), 3),
-        "streamed_s": round(min(streamed), 3),
+        **{name: round(value, 3) for name, value in least.items()},
         "megabytes": round(sent / 1e6, 1),
-        "overhead": round(overhead, 4),
+        "overhead": round(least["streamed_cpu_s"] / least["alone_cpu_s"] - 1, 4),
     }
 
 
@@ -182,17 +186,18 @@ from core import pipeline, server
 threads, port = int(sys.argv[1]), int(sys.argv[2])
 if threads: torch.set_num_threads(threads)
 def run(video, options, sink, **rest):
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     quiet = lambda message: None
     done = pipeline.run(video, options, sink if sys.argv[3] == "read" else quiet, **rest)
     done.summary["measured_s"] = time.perf_counter() - began
+    done.summary["measured_cpu_s"] = time.process_time() - used
     return done
 sys.exit(server.serve(port, "measuring", run))
 """
 
 
-def _served(video: str, threads: int, options: dict, *, is_read: bool) -> tuple[float, int]:
-    """Run a job through a real server process; return (seconds of the job, bytes received)."""
+def _served(video: str, threads: int, options: dict, *, is_read: bool) -> tuple[dict, int]:
+    """Run a job through a real server process; return (its summary, bytes received)."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(60)
     words = [str(threads), str(listener.getsockname()[1]), "read" if is_read else "none"]
@@ -215,7 +220,7 @@ def _served(video: str, threads: int, options: dict, *, is_read: bool) -> tuple[
                     if isinstance(message, protocol.Error):
                         raise HyperMocapError(message.message)
                     if isinstance(message, protocol.Done):
-                        return message.summary["measured_s"], count
+                        return message.summary, count
         raise HyperMocapError("The engine closed the connection before it was done")
     finally:
         process.kill()
@@ -242,6 +247,8 @@ def describe(report: Report) -> list[str]:
     lines.append(f"engine     {engine['fps']:7.1f} frames/s   {engine['seconds']:.2f} s, first frames after "
                  f"{engine['first_frames_s'] or 0:.2f} s, imports {engine['import_s']:.2f} s")  # fmt: skip
     for stage, seconds in engine["stages"].items():
+        if seconds < 0.005:
+            continue
         share = seconds / engine["seconds"]
         lines.append(
             f"  {stage:<9}{engine['frames'] / max(seconds, 1e-9):7.0f} frames/s   {seconds:.2f} s {share:5.0%}"
@@ -252,8 +259,8 @@ def describe(report: Report) -> list[str]:
         lines.append(f"ratio      {report.ratio_to_mediapipe:7.2f}")
     stream = report.streaming
     lines.append(
-        f"streaming  {stream['overhead']:7.1%} more time for {stream['megabytes']:.0f} MB over the socket "
-        f"({stream['alone_s']:.2f} s -> {stream['streamed_s']:.2f} s)"
+        f"streaming  {stream['overhead']:7.1%} more processor time for {stream['megabytes']:.0f} MB over the socket "
+        f"({stream['alone_cpu_s']:.2f} s -> {stream['streamed_cpu_s']:.2f} s)"
     )
     if report.memory:
         peaks = ", ".join(f"{report.memory[str(n)]:.0f} MB at {n} frames" for n in MEMORY_FRAMES)
