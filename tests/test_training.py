@@ -19,7 +19,9 @@ from core.models.coarse_body import coarse_body
 from core.models.config import HyperbolicConfig, LifterConfig
 from core.models.hyperbolic import HyperbolicNet
 from core.rotation import axis_angle_to_matrix, matrix_to_quaternion
+from core.skeleton import JOINT_MIRROR, KEYPOINT_NAMES
 from core.train import losses
+from core.train.augment import LIMBS, Variation, mirror, vary
 from core.train.batch import Batch, merge
 from core.train.config import StageConfig, TrainConfig, read_config
 from core.train.objective import MeshObjective, Truth, lift_loss
@@ -29,6 +31,7 @@ from core.train.shards import ShardBank
 from core.train.sources import drop, mixed
 from core.train.trainer import MovingAverage, StageTrainer, learning_rate
 
+STILL = Variation(mirrored=0, keypoint_noise=0, landmark_noise=0, size_noise=0, limb_gap=0)
 LIFTER = LifterConfig(dim=16, depth=1, heads=2, joint_dim=4, head_dim=32, window=8)
 NETWORK = HyperbolicConfig(lifter=LIFTER, feature_dim=6, window=4, prior_dim=8, dim=8, heads=2)
 
@@ -187,8 +190,8 @@ def test_shard_windows_are_the_frames_of_one_clip():
 
 def test_mixing_fills_the_place_of_a_missing_source():
     generated = SimpleNamespace(sample=lambda n, window, with_features: a_batch(n, window))
-    common = dict(window=4, draw_ahead=3, with_features=True, landmark_dropout=0.0, feature_dropout=0.0, seed=0,
-                  device="cpu")  # fmt: skip
+    common = dict(window=4, draw_ahead=3, with_features=True, landmark_dropout=0.0, feature_dropout=0.0,
+                  variation=STILL, seed=0, device="cpu")  # fmt: skip
     bank = ShardBank([a_shard()], device="cpu")
     both = mixed(generated, bank, counts=(3, 2), **common)()
     assert len(both.betas) == 5
@@ -197,6 +200,37 @@ def test_mixing_fills_the_place_of_a_missing_source():
     assert len(mixed(None, bank, counts=(3, 2), **common)().betas) == 5
     with pytest.raises(ValueError):
         mixed(None, None, counts=(3, 2), **common)
+
+
+def test_a_mirrored_batch_is_a_mirrored_body(body):
+    """Joints of the mirrored rotations are the reflected joints of the other side; keypoints follow in the image."""
+    batch = a_batch(3, 2)
+    batch = replace(batch, betas=torch.randn(3, 10))
+    other = mirror(batch)
+    reflect = torch.tensor([-1.0, 1.0, 1.0])
+    joints, mirrored = Truth(body, batch).joints, Truth(body, other).joints
+    torch.testing.assert_close(mirrored, joints[:, :, list(JOINT_MIRROR)] * reflect, atol=1e-4, rtol=0)
+    again = mirror(other)
+    for name in ("keypoints", "landmarks3d", "rotmats"):
+        torch.testing.assert_close(getattr(again, name), getattr(batch, name), atol=1e-4, rtol=0)
+    left, right = KEYPOINT_NAMES.index("left_knee"), KEYPOINT_NAMES.index("right_knee")
+    torch.testing.assert_close(other.keypoints[..., left, 0], 1280 - batch.keypoints[..., right, 0])
+    torch.testing.assert_close(other.landmarks3d[..., left, 1], batch.landmarks3d[..., right, 1])
+
+
+def test_variation_leaves_the_truth_and_mirrors_only_without_features():
+    batch = a_batch(60, 10)
+    generator = torch.Generator().manual_seed(0)
+    varied = vary(batch, Variation(mirrored=1.0), generator)  # all have features
+    torch.testing.assert_close(varied.rotmats, batch.rotmats, rtol=0, atol=0)
+    moved = (varied.keypoints - batch.keypoints)[..., :2].norm(dim=-1)
+    assert 0.5 < float(moved.mean()) < 10
+    hidden = (varied.keypoints[..., 2] == 0).float()
+    assert 0.01 < float(hidden.mean()) < 0.1 and not hidden[..., :3].any()
+    assert all((hidden[..., limb[0]] == hidden[..., limb[-1]]).all() for limb in map(list, LIMBS))
+    bare = vary(replace(batch, features=batch.features[..., :0]), Variation(mirrored=1.0), generator)
+    torch.testing.assert_close(bare.rotmats, mirror(batch).rotmats, rtol=0, atol=0)
+    torch.testing.assert_close(vary(batch, STILL, generator).keypoints, batch.keypoints)
 
 
 def test_dropout_takes_whole_sequences():
@@ -304,6 +338,11 @@ def test_shipped_settings_can_be_read_and_strangers_are_named(tmp_path):
     configs = {path.stem: read_config(path) for path in folder.glob("*.toml")}
     assert {"gpu", "paper", "tiny"} <= set(configs)
     assert configs["paper"].network.lifter.use_landmarks3d is False
+    changed = read_config(folder / "gpu.toml", ('network.mesh_start="skinned"', "lift.budget_s=7"))
+    assert changed.network.mesh_start == "skinned" and changed.lift.budget_s == 7
+    assert changed.mesh == configs["gpu"].mesh
+    with pytest.raises(InputError, match="lift.bud=7"):
+        read_config(None, ("lift.bud=7",))
     path = tmp_path / "wrong.toml"
     path.write_text("[network]\nwindows = 16\n")
     with pytest.raises(InputError, match="windows"):

@@ -13,6 +13,9 @@ from core.errors import InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", help="TOML file of settings (default: the built-in settings)")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="change settings, as lines of TOML with dotted keys"
+    )
     parser.add_argument("--out", required=True, help="folder for checkpoints, networks, history and plot")
     parser.add_argument("--motion", help="motion bank written by `synth retarget`")
     parser.add_argument("--shards", help="folder of rendered clips written by `synth render`")
@@ -34,11 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     logging.getLogger("core.train").setLevel(logging.INFO)
     from core.device import choose_device
-    from core.train.config import TrainConfig, read_config
+    from core.train.config import read_config
     from core.train.data import TrainOptions
     from core.train.run import train
 
-    config = read_config(args.config) if args.config else TrainConfig()
+    config = read_config(args.config, tuple(args.set))
     if args.lift_budget_s is not None:
         config = replace(config, lift=replace(config.lift, budget_s=args.lift_budget_s))
     if args.mesh_budget_s is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.errors import InputError
 from core.models.config import HyperbolicConfig, from_dict
+from core.train.augment import Variation
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class TrainConfig:
         )
     )
     loss: LossConfig = field(default_factory=LossConfig)
+    variation: Variation = field(default_factory=Variation)
+    """Of rendered sequences."""
     seed: int = 1
     use_bfloat16: bool = True
     """Autocast; the manifold and all positions stay in float32."""
@@ -80,10 +83,26 @@ class TrainConfig:
     validation_sequences: int = 128
 
 
-def read_config(path: str | Path) -> TrainConfig:
-    """Read a TOML file whose tables mirror `TrainConfig`; InputError names the file and the unknown setting."""
+def read_config(path: str | Path | None, changes: tuple[str, ...] = ()) -> TrainConfig:
+    """Read a TOML file whose tables mirror `TrainConfig` (None: the defaults), then apply changes.
+
+    Each change is a line of TOML with a dotted key, such as `network.curvature="euclidean"`. InputError names the
+    file or change and the unknown setting.
+    """
+    source = path or "settings"
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        for change in changes:
+            source = change
+            _merge(values, tomllib.loads(change))
         return from_dict(TrainConfig, values)
     except (OSError, ValueError, TypeError) as error:  # TOMLDecodeError is a ValueError
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{source}: {error}") from error
+
+
+def _merge(values: dict, changes: dict) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            _merge(values.setdefault(key, {}), value)
+        else:
+            values[key] = value

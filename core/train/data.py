@@ -121,6 +121,7 @@ class TrainingData:
             with_features=with_features,
             landmark_dropout=self.config.landmark_dropout,
             feature_dropout=self.config.feature_dropout,
+            variation=self.config.variation,
             seed=self.config.seed + len(self._loaded),
             device=self.device,
         )

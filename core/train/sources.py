@@ -11,6 +11,7 @@ from torch import Tensor
 from core.synth.motion import MotionBank
 from core.synth.noise import NoiseModel
 from core.synth.sampler import KeypointSampler, SamplerConfig
+from core.train.augment import Variation, vary
 from core.train.batch import Batch, merge
 from core.train.shards import ShardBank
 
@@ -94,6 +95,7 @@ def mixed(
     with_features: bool,
     landmark_dropout: float,
     feature_dropout: float,
+    variation: Variation,
     seed: int,
     device: str,
 ) -> Callable[[], Batch]:
@@ -116,7 +118,9 @@ def mixed(
                 ahead.extend(pool.split(from_generated))
             parts.append(ahead.pop())
         if total - from_generated:
-            parts.append(rendered.sample(total - from_generated, window, generator, with_features=with_features))
-        return drop(merge(parts), landmarks=landmark_dropout, features=feature_dropout, generator=generator)
+            seen = rendered.sample(total - from_generated, window, generator, with_features=with_features)
+            seen = drop(seen, landmarks=0.0, features=feature_dropout, generator=generator)
+            parts.append(vary(seen, variation, generator))
+        return drop(merge(parts), landmarks=landmark_dropout, features=0.0, generator=generator)
 
     return draw
