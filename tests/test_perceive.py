@@ -16,6 +16,7 @@ from core.perception import perceive, stage
 from core.perception.networks import Networks
 from core.perception.roi import Roi, crop_numpy
 from core.records import Track
+from core.skeleton import BLAZEPOSE_INDICES
 from core.video import VideoReader
 
 WALK = Path(__file__).parent / "data" / "walk.mp4"
@@ -113,6 +114,15 @@ def test_a_film_that_breaks_is_reported(networks, tmp_path):
     with pytest.raises(VideoError, match="3.png is not an image"):
         perceive(VideoReader(tmp_path), networks=networks)
     assert not [thread for thread in threading.enumerate() if thread.name == "decode"]
+
+
+def test_colours_reach_the_network_in_its_order(networks):
+    """The interpreter was given RGB in 0..1; crops here are 8-bit BGR."""
+    with np.load(WALK.parent / "blazepose_golden.npz") as golden:
+        crop = cv2.imdecode(golden["crop1_png"], cv2.IMREAD_COLOR)
+        world = golden["crop1_world"].reshape(39, 3)[list(BLAZEPOSE_INDICES)]
+    roi = Roi(torch.tensor([[128.0, 128.0]]), torch.tensor([256.0]), torch.tensor([0.0]))
+    np.testing.assert_allclose(networks.read(crop[None], roi).world[0], world, atol=1e-3)
 
 
 @pytest.mark.slow

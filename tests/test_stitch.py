@@ -60,9 +60,10 @@ def test_points_outside_the_picture_are_not_seen():
 
 
 def test_chance_finds_are_dropped():
-    short = make_person([make_sample(k) for k in range(5)])
-    dubious = make_person([make_sample(k, confidence=0.52) for k in range(20)], 1)
-    assert build(short, dubious) == []
+    few = make_person([make_sample(k) for k in range(22, 28)])  # more than half a second, though
+    brief = make_person([make_sample(k) for k in range(5)], 1)
+    dubious = make_person([make_sample(k, confidence=0.52) for k in range(20)], 2)
+    assert build(few, brief, dubious) == []
 
 
 def test_dubious_ends_are_cut_but_not_dubious_middles():

@@ -8,7 +8,7 @@ in the part of the picture it is given.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -178,9 +178,10 @@ def test_who_comes_back_late_is_somebody_new():
     assert len(follow(Stage(actor), 110).people) == 2
 
 
-def test_other_clothes_in_the_same_place_are_somebody_else():
+@pytest.mark.parametrize(("shirt", "trousers"), [((220, 220), (10, 10)), ((110, 200), (200, 140))])
+def test_other_clothes_in_the_same_place_are_somebody_else(shirt, trousers):
     first = Actor(lambda k: (300, 240, 200, 0.0) if k < 20 else None)
-    second = Actor(lambda k: (300, 240, 200, 0.0) if k >= 28 else None, (220, 220), (10, 10))
+    second = Actor(lambda k: (300, 240, 200, 0.0) if k >= 28 else None, shirt, trousers)
     tracker = follow(Stage(first, second), 50)
     assert [frames_of(tracker, k) for k in range(2)] == [list(range(20)), list(range(28, 50))]
 
@@ -199,6 +200,19 @@ def test_people_who_cross_keep_their_ids(hidden):
     assert_follows(tracker, by_start[1], behind)
     assert len(frames_of(tracker, by_start[0])) >= 85
     assert len(frames_of(tracker, by_start[1])) >= 85 - 2 * hidden and frames_of(tracker, by_start[1])[-1] == 89
+
+
+def test_an_inexact_detection_of_somebody_known_is_nobody_new():
+    """The detector sees the body 50 px away; the landmarks then lead back to the person there is."""
+    stage = Stage(Actor(stand(320)))
+    detect = stage.detect_all
+    stage.detect_all = lambda views: [replace(d, points=d.points + (50, 0)) for d in detect(views)]
+    tracker, ids = Tracker(stage), set()
+    for frame in range(30):
+        image = stage.picture(frame)
+        tracker.step(frame, frame / 25, image, [view_region(image, (0, 0, WIDTH, HEIGHT))])
+        ids |= {person.id for person in tracker.people}
+    assert ids == {0} and frames_of(tracker) == list(range(30))
 
 
 def test_two_detections_of_one_body_are_one_person():
