@@ -103,7 +103,7 @@ def pose_body(motion: CameraMotion, body) -> tuple[np.ndarray, np.ndarray]:
         )
         joints, _ = body.forward_kinematics(rotmats, betas, trans)
         points = body.keypoints(rotmats, betas, trans)
-    return joints.double().cpu().numpy(), points.double().cpu().numpy()
+    return joints.cpu().double().numpy(), points.cpu().double().numpy()
 
 
 def standing_axes(joints: np.ndarray, confidence: np.ndarray, options: WorldOptions) -> np.ndarray:
@@ -184,7 +184,7 @@ def to_motion(
     rotmats[:, 0] = R @ rotmats[:, 0]
     with torch.no_grad():
         betas = torch.as_tensor(motion.betas, dtype=body.v_template.dtype, device=body.v_template.device)
-        root = body.rest_joints(betas)[0].double().cpu().numpy()
+        root = body.rest_joints(betas)[0].cpu().double().numpy()
     trans = np.einsum("nab,nb->na", R, root + motion.trans) + t - root
     poses = matrix_to_axis_angle(torch.from_numpy(rotmats)).numpy().reshape(N, 72)
     return Motion(
