@@ -11,9 +11,10 @@ FOLDER = Path(__file__).resolve().parent.parent / "weights"
 NEEDED = {
     "body_neutral.npz": "python build.py body",
     "blazepose.safetensors": "python build.py perception",
-    "pose_prior.npz": "python build.py body",
+    "pose_prior.npz": "",
 }
-"""Files the engine cannot do without, and the command that makes them again."""
+"""Files the engine cannot do without, and the command that makes them again where the source is at hand."""
+REINSTALL = "install Hyper Mocap again"
 _LISTED = re.compile(r"`(?P<name>[\w.-]+)`.*?\b(?P<digest>[0-9a-f]{64})\b")
 
 
@@ -29,7 +30,7 @@ class WeightFile:
     listed: str
     """What README.md says it should be, empty if it is not listed."""
     remedy: str
-    """Command that makes the file again, empty if there is none."""
+    """What brings the file back."""
 
     @property
     def problem(self) -> str:
@@ -44,12 +45,14 @@ class WeightFile:
 def inspect_weights(folder: Path = FOLDER) -> list[WeightFile]:
     """Return every needed or listed file, needed ones first."""
     listed = listed_digests(folder)
+    has_source = (folder.parent / "build.py").is_file()
     found = []
     for name in (*NEEDED, *(n for n in sorted(listed) if n not in NEEDED)):
         path = folder / name
         size = path.stat().st_size if path.is_file() else 0
         digest = digest_of(path) if size else ""
-        found.append(WeightFile(name, size, digest, listed.get(name, ""), NEEDED.get(name, "")))
+        remedy = (NEEDED.get(name) if has_source else None) or REINSTALL
+        found.append(WeightFile(name, size, digest, listed.get(name, ""), remedy))
     return found
 
 

@@ -327,6 +327,8 @@ def test_weights_are_compared_with_the_readme(tmp_path):
     assert found["body_neutral.npz"] == ""
     assert found["blazepose.safetensors"] == "not the file that weights/README.md lists"
     assert found["pose_prior.npz"] == "missing" and found["extra.npz"] == "missing"
+    remedies = {f.name: f.remedy for f in inspect_weights(tmp_path)}
+    assert remedies["body_neutral.npz"] == "install Hyper Mocap again", "no source beside it"
 
 
 def test_version_is_the_projects():
