@@ -83,8 +83,9 @@ def test_shipped_body(default, coarse):
 
 
 def test_limbs_fingers_and_toes_are_covered(default, coarse):
-    owner = default.weights.argmax(1).numpy()[coarse.vertex_ids]
-    assert (np.bincount(owner, minlength=24) > 0).all()
+    carried = default.weights.numpy()[coarse.vertex_ids]
+    # collars own no skin outright: a quarter of a vertex's weight counts
+    assert ((carried > 0.25).sum(0) >= 2).all()
     error = _errors(coarse, default.v_template.double().numpy())
     whole = default.weights.argmax(1).numpy()
     for name in ("left_hand", "right_hand", "left_foot", "right_foot", "head"):

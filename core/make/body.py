@@ -59,6 +59,7 @@ def build_body(options: Options) -> tuple[dict[str, np.ndarray], dict[str, float
     shapes, bone_shapes = shapes - joint_shapes[:, :1], bone_shapes - joint_shapes[:, :1]
     targets, joint_shapes = targets - joint_shapes[:, :1], joint_shapes - joint_shapes[:, :1]
     weights = skin.merge_weights(people.bone_weights, people.bones, shapes[0], joint_shapes[0])
+    weights = skin.smooth_weights(weights, people.quads)
     weights = (weights + weights[mirror][:, JOINT_MIRROR]) / 2
     weights = skin.limit_influences(weights)
     points = keypoints.build_keypoints(shapes, bone_shapes, people.bones, joint_shapes, weights, mirror)

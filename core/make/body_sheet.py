@@ -24,8 +24,8 @@ CLOSE_UPS: tuple[tuple[str, str, str, float, float, float], ...] = (
     # pose, name of the joint in the middle, title, yaw, pitch, height in metres
     ("rest", "left_hand", "hand from above", 0, 90, 0.32),
     ("rest", "left_hand", "palm", 0, -90, 0.32),
-    ("rest", "left_foot", "foot, inner side", -90, 15, 0.38),
-    ("rest", "left_foot", "foot, outer side", 90, 15, 0.38),
+    ("rest", "left_foot", "feet from the right", -90, 15, 0.38),
+    ("rest", "left_foot", "feet from the left", 90, 15, 0.38),
     ("arms up", "left_shoulder", "shoulder, arms up", 20, 0, 0.7),
     ("arms down", "left_shoulder", "shoulder, arms down", 0, 0, 0.7),
     ("arms down", "left_shoulder", "the same from behind", 180, 0, 0.7),

@@ -11,13 +11,13 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 
-from core.skeleton import JOINT_NAMES, KEYPOINT_MIRROR, KEYPOINT_NAMES
+from core.skeleton import JOINT_NAMES, KEYPOINT_MIRROR, KEYPOINT_NAMES, PARENTS
 
 FOLLOWED_SHAPES = 4
 """The mean and this many minus one components are met exactly; more would need more vertices."""
 REACHES = (120, 300, 700, 1500)
 """Nearest vertices a keypoint may use: the first number that surrounds it."""
-PLACE_TOLERANCE = 1e-3
+TOLERANCE = 1e-3
 JOINT_POINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 KNUCKLES = {"pinky": "finger5-1.L", "index": "finger2-1.L", "thumb": "finger1-3.L"}
 TRAGUS_FROM_EYE = (0.043, -0.018, -0.073)
@@ -78,7 +78,9 @@ def build_keypoints(
             direction = {"heel": (0.0, -0.6, -0.8), "toe": (-0.35, 0.0, 1.0)}[stem]
             places = _surface_point(shapes, foot, mean[foot[np.argmax(mean[foot] @ direction)]])
         places[0] += habit
-        hinge = (weights[:, joint], joint_shapes[0, joint]) if stem in JOINT_POINTS else None
+        hinge = None
+        if stem in JOINT_POINTS:
+            hinge = weights[:, _carried_by(joint)].sum(1), joint_shapes[0, joint]
         regressor[row] = _few_vertices(shapes, places, hinge)
     for row, opposite in enumerate(KEYPOINT_MIRROR):
         if KEYPOINT_NAMES[row].startswith("right_"):
@@ -91,14 +93,20 @@ def build_keypoints(
 def _few_vertices(shapes: np.ndarray, places: np.ndarray, hinge: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
     """Weights [V] meeting places [S, 3].
 
-    hinge (own weights [V], centre [3]) of the joint the point belongs to: the skin the joint carries is then balanced
-    about its centre, sum r_v w_v (v - centre) = 0, so that turning the joint leaves the point in place.
+    hinge (weights [V] of the skin the joint carries, centre [3]) of the joint the point belongs to: that skin is
+    then balanced about the centre, sum r_v w_v (v - centre) = 0, so that turning the joint leaves the point in place.
     """
+    best, least = None, np.inf
     for reach in REACHES:
         weights = _few_within(shapes, places, hinge, reach)
-        if np.abs(weights @ shapes[0] - places[0]).max() < PLACE_TOLERANCE:
+        miss = np.abs(weights @ shapes[0] - places[0]).max()
+        if hinge is not None:
+            miss = max(miss, np.abs((weights * hinge[0]) @ (shapes[0] - hinge[1])).max())
+        if miss < least:
+            best, least = weights, miss
+        if least < TOLERANCE:
             break
-    return weights
+    return best
 
 
 def _few_within(shapes: np.ndarray, places: np.ndarray, hinge, reach: int) -> np.ndarray:
@@ -118,6 +126,15 @@ def _few_within(shapes: np.ndarray, places: np.ndarray, hinge, reach: int) -> np
     weights = np.zeros(len(mean))
     weights[chosen] = solution / solution.sum()
     return weights
+
+
+def _carried_by(joint: int) -> list[int]:
+    """The joint and all below it."""
+    found = [joint]
+    for child in range(joint + 1, len(PARENTS)):
+        if PARENTS[child] in found:
+            found.append(child)
+    return found
 
 
 def _surface_point(shapes: np.ndarray, candidates: np.ndarray, place: np.ndarray, count: int = 4) -> np.ndarray:

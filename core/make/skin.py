@@ -6,11 +6,14 @@ V vertices, N bones, J = 24. Used only while the default body is built.
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import coo_matrix, diags
 
 from core.make.joints import owner_of
 from core.skeleton import JOINT_NAMES
 
 MAX_INFLUENCES = 4
+SMOOTHING_STEPS = 6
+UNSMOOTHED = ("head", "left_hand", "right_hand", "left_wrist", "right_wrist", "left_foot", "right_foot")
 SPINE = ("pelvis", "spine1", "spine2", "spine3")
 SPINE_BLEND = (0.07, 0.06, 0.05)
 """Half width in metres of the transition at spine1, spine2 and spine3."""
@@ -41,6 +44,22 @@ def spine_shares(template: np.ndarray, joints: np.ndarray) -> np.ndarray:
     s1, s2, s3 = above
     s2, s3 = np.minimum(s1, s2), np.minimum(np.minimum(s1, s2), s3)
     return np.stack([1 - s1, s1 - s2, s2 - s3, s3], 1)
+
+
+def smooth_weights(weights: np.ndarray, quads: np.ndarray) -> np.ndarray:
+    """Even out steps between neighbouring vertices [V, 24], which show as creases in bent hips and elbows.
+
+    Hands, feet and head stay: there skin of different parts lies close together and must not mix.
+    """
+    V = len(weights)
+    a, b = quads.T.ravel(), quads[:, [1, 2, 3, 0]].T.ravel()
+    links = coo_matrix((np.ones(2 * len(a)), (np.r_[a, b], np.r_[b, a])), shape=(V, V)).tocsr()
+    links.data[:] = 1
+    mean_of_neighbours = diags(1 / np.asarray(links.sum(1)).ravel()) @ links
+    stays = weights[:, [JOINT_NAMES.index(name) for name in UNSMOOTHED]].sum(1, keepdims=True) > 0.3
+    for _ in range(SMOOTHING_STEPS):
+        weights = np.where(stays, weights, (weights + mean_of_neighbours @ weights) / 2)
+    return weights
 
 
 def limit_influences(weights: np.ndarray, count: int = MAX_INFLUENCES) -> np.ndarray:
