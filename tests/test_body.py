@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import pickle
 
@@ -319,6 +320,13 @@ def test_smplfitter_recovers_pose_and_shape(default, arrays, tmp_path):
     whole, _ = default.skin(axis_angle_to_matrix(vectors), betas, trans)
     error = (again - whole).norm(dim=-1)
     assert error.mean() < 0.005 and error.max() < 0.05
+
+
+def test_readme_tells_size_and_checksum_of_the_file():
+    data = DEFAULT_PATH.read_bytes()
+    text = (DEFAULT_PATH.parent / "README.md").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith(f"`{DEFAULT_PATH.name}`"))
+    assert line == f"`{DEFAULT_PATH.name}`, {len(data):,} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}"
 
 
 def test_missing_shipped_body_is_a_setup_error(monkeypatch, tmp_path):
