@@ -64,6 +64,7 @@ def recover_by_network(
     net = (net or _shipped_network()).to(device)
     ids = _fitted_vertices().to(device)
     lifter_betas, chunks = recover_clip(net, track, camera, device=device, chunk=CHUNK, vertex_ids=ids)
+    body = body.to("cpu")
     placer = _RootPlacer(track, camera, body)
     betas = target_betas = None
     parts: list[CameraMotion] = []
@@ -89,15 +90,14 @@ def recover_by_network(
     return _join(parts, track, betas)
 
 
-def match_bones(own, body, betas: Tensor) -> Tensor:
-    """Shape [10] of `body` whose rest bones are as long as those of `own` at `betas`, by ridge least squares."""
-    wanted = _bone_vectors(own.rest_joints(betas))
-    zero = torch.zeros_like(betas)
-    base = _bone_vectors(body.rest_joints(zero))
-    columns = [_bone_vectors(body.rest_joints(zero.index_fill(0, torch.tensor([k]), 1.0))) - base for k in range(10)]
+def match_bones(own: Body, body: Body, betas: Tensor) -> Tensor:
+    """Shape [10] of `body` whose rest bones are as long as those of `own` at `betas`, by ridge least squares. CPU."""
+    wanted = _bone_vectors(own.rest_joints(betas)).cpu()
+    base, units = body.rest_joints(torch.zeros(10)), body.rest_joints(torch.eye(10))
+    columns = [_bone_vectors(joints) - _bone_vectors(base) for joints in units]
     A = torch.stack(columns, -1).flatten(0, -2)
-    normal = A.T @ A + 1e-6 * torch.eye(10, device=A.device)
-    return torch.linalg.solve(normal, A.T @ (wanted - base).flatten())
+    normal = A.T @ A + 1e-6 * torch.eye(10)
+    return torch.linalg.solve(normal, A.T @ (wanted - _bone_vectors(base)).flatten())
 
 
 def _bone_vectors(joints: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ class _RootPlacer:
     def add(self, rotmats: Tensor, betas: Tensor, *, is_last: bool) -> list[CameraMotion]:
         """Take the next frames' rotations [n, 24, 3, 3]; return the motion of those that can be placed now."""
         ready = len(self.rotmats)
-        keypoints = self.body.to("cpu").keypoints(rotmats, betas, torch.zeros(3))
+        keypoints = self.body.keypoints(rotmats, betas, torch.zeros(3))
         self.rotmats = torch.cat((self.rotmats, rotmats))
         self.points = torch.cat((self.points, keypoints.double()))
         end = len(self.rotmats) if is_last else ready
