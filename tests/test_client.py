@@ -1,8 +1,7 @@
-"""The client and the session against a real process: the conversation, its end in every way, and what is kept."""
+"""The client against a real process: the conversation, its end in every way, and what is kept."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -15,69 +14,10 @@ import pytest
 from addon.client import Connected, Ended, EngineClient
 from addon.errors import EngineDiedError, EngineMissingError, EngineStartError
 from addon.job import State
-from addon.session import Session
 from core import protocol
-from tests.fake_engine import fake_python, heard, walk
-
-ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 15.0
-
-
-class Recorder:
-    """A sink that keeps what it gets and can be slow."""
-
-    def __init__(self, busy_ticks: int = 0) -> None:
-        self.messages, self.finished, self.busy_ticks = [], 0, busy_ticks
-
-    def handle(self, message: protocol.Message) -> None:
-        self.messages.append(message)
-
-    def tick(self, budget_s: float) -> bool:
-        self.busy_ticks -= 1
-        return self.busy_ticks >= 0
-
-    def finish(self) -> str:
-        self.finished += 1
-        return "summary"
-
-    def frames(self) -> list[int]:
-        found = [np.frombuffer(m.frames.data, m.frames.dtype) for m in self.messages if type(m) is protocol.Frames]
-        return np.concatenate(found).tolist() if found else []
-
-
-@contextlib.contextmanager
-def running(folder: Path, sink=None, options: dict | None = None, client_options: dict | None = None, **behaviour):
-    """Start a session on the stand-in; whatever the test does, nothing is left running."""
-    client = EngineClient(fake_python(folder, **behaviour), ROOT, log=folder / "log.txt", **(client_options or {}))
-    session = Session(client, sink or Recorder())
-    session.start("clip.mp4", options or {})
-    try:
-        yield session
-    finally:
-        client.kill()
-        assert not client.is_alive()
-
-
-def tick_until(session: Session, condition, seconds: float = PATIENCE_S) -> float:
-    """Tick as a timer would; return the seconds until the condition held."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < seconds, f"waited {seconds} s in state {session.job.state}"
-        session.tick()
-        time.sleep(0.005)
-    return time.monotonic() - started
-
-
-def wait_for_end_of(pid: int, seconds: float) -> float:
-    """Return the seconds until no process has this id."""
-    started = time.monotonic()
-    while time.monotonic() - started < seconds:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return time.monotonic() - started
-        time.sleep(0.01)
-    raise AssertionError(f"process {pid} lives after {seconds} s")
+from tests.fake_engine import fake_python, heard
+from tests.fake_motion import walk
+from tests.session_support import PATIENCE_S, ROOT, Recorder, running, tick_until, wait_for_end_of
 
 
 def test_a_job_in_order(tmp_path: Path) -> None:
@@ -103,14 +43,6 @@ def test_a_job_in_order(tmp_path: Path) -> None:
     notes = heard(tmp_path)
     assert notes["job"] == {"video": "clip.mp4", "options": {"method": "fit"}}
     assert notes["token_in_arguments"] is False
-
-
-def test_several_people_arrive_complete(tmp_path: Path) -> None:
-    sink = Recorder()
-    with running(tmp_path, sink, frames=40, people=3) as session:
-        session.run_blocking()
-    assert session.job.state is State.DONE
-    assert len(session.status.people) == 3 and session.status.frames == 120
 
 
 def test_the_right_token_is_the_only_way_in(tmp_path: Path) -> None:
@@ -195,111 +127,6 @@ def test_an_engine_that_never_answers(tmp_path: Path) -> None:
         waited = tick_until(session, lambda: session.is_over)
     assert session.job.state is State.FAILED and "did not answer" in session.status.error
     assert waited < 4.0
-
-
-def test_an_engine_error_reaches_the_user(tmp_path: Path) -> None:
-    with running(tmp_path, frames=96, error_at=32, error_text="Nobody was found: choose another clip") as session:
-        tick_until(session, lambda: session.is_over)
-    assert session.job.state is State.FAILED
-    assert session.status.error == "Nobody was found: choose another clip"
-    assert session.sink.finished == 1
-
-
-def test_cancel_keeps_what_is_done_and_takes_less_than_a_second(tmp_path: Path) -> None:
-    sink = Recorder()
-    with running(tmp_path, sink, frames=1600, chunk=32, chunk_delay_s=0.05) as session:
-        tick_until(session, lambda: len(sink.frames()) >= 64)
-        started = time.perf_counter()
-        session.cancel()
-        assert time.perf_counter() - started < 0.008
-        assert session.job.state is State.CANCELLING
-        session.cancel()
-        waited = tick_until(session, lambda: session.is_over)
-    assert waited < 1.0
-    assert session.job.state is State.CANCELLED and session.status.error == ""
-    assert heard(tmp_path)["cancelled"] is True
-    assert len(sink.frames()) >= 64 and sink.finished == 1
-
-
-def test_cancel_while_starting_ends_at_once(tmp_path: Path) -> None:
-    with running(tmp_path, start_delay_s=30.0) as session:
-        tick_until(session, lambda: session.client.pid)
-        pid = session.client.pid
-        session.cancel()
-        waited = tick_until(session, lambda: session.is_over)
-        assert waited < 0.5 and session.job.state is State.CANCELLED
-        wait_for_end_of(pid, 4.0)
-
-
-def test_cancel_of_an_engine_that_hangs_ends_it_by_force(tmp_path: Path, monkeypatch) -> None:
-    """It ignores Cancel and SIGTERM; after the grace period it is killed and its frames stay."""
-    monkeypatch.setattr("addon.session.CANCEL_GRACE_SECONDS", 0.3)
-    with running(tmp_path, frames=96, stall_at=64) as session:
-        tick_until(session, lambda: len(session.sink.frames()) >= 64)
-        pid = session.client.pid
-        session.cancel()
-        assert tick_until(session, lambda: session.is_over) < 1.0
-        assert session.job.state is State.CANCELLED
-        wait_for_end_of(pid, 5.0)
-    assert session.sink.frames() == list(range(64))
-
-
-def test_a_slow_consumer_slows_the_engine_down(tmp_path: Path) -> None:
-    """20 MB are offered; nobody polls; only what the queue and the sockets hold may leave the engine."""
-    flood = 300
-    with running(tmp_path, frames=8, flood=flood) as session:
-        tick_until(session, lambda: session.status.stage == "perceive")
-        time.sleep(1.0)
-        first = heard(tmp_path)["flood_sent"]
-        time.sleep(0.5)
-        assert heard(tmp_path)["flood_sent"] == first < flood
-        assert session.client._queue.qsize() <= 16
-        session.run_blocking()
-    assert heard(tmp_path)["flood_sent"] == flood
-    assert session.job.state is State.DONE and session.sink.frames() == list(range(8))
-
-
-def test_a_busy_sink_is_not_fed(tmp_path: Path) -> None:
-    sink = Recorder(busy_ticks=40)
-    with running(tmp_path, sink, frames=8) as session:
-        session.tick()
-        time.sleep(0.7)
-        for _ in range(20):
-            session.tick()
-        assert sink.messages == []
-        session.run_blocking()
-    assert session.job.state is State.DONE and sink.frames() == list(range(8))
-
-
-def test_a_tick_keeps_its_budget(tmp_path: Path) -> None:
-    with running(tmp_path, frames=3200, chunk=32) as session:
-        tick_until(session, lambda: session.is_over)
-    assert session.status.frames == 3200
-    assert session.longest_tick_s < 0.03  # 8 ms on an idle machine; the test shares its cores
-
-
-def test_a_sink_that_raises_fails_the_job(tmp_path: Path, caplog) -> None:
-    class Broken(Recorder):
-        def handle(self, message: protocol.Message) -> None:
-            raise ReferenceError("StructRNA of type Object has been removed")
-
-    with running(tmp_path, Broken(), frames=8) as session:
-        tick_until(session, lambda: session.is_over)
-    assert session.job.state is State.FAILED and "StructRNA" in session.status.error
-    assert "the job cannot go on" in caplog.text
-
-
-def test_abort_kills_at_once(tmp_path: Path) -> None:
-    with running(tmp_path, frames=96, stall_at=32) as session:
-        tick_until(session, lambda: len(session.sink.frames()) >= 32)
-        pid = session.client.pid
-        started = time.monotonic()
-        session.abort()
-        assert time.monotonic() - started < 3.0
-        assert not session.client.is_alive() and session.is_over and session.sink.finished == 1
-        wait_for_end_of(pid, 0.5)
-        session.abort()
-        assert session.sink.finished == 1
 
 
 def test_a_missing_python_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -10,6 +11,19 @@ import numpy as np
 
 from tests.fake_engine import fake_python
 from tests.tiny_video import write_avi
+
+HANDLERS = [name for name in dir(bpy.app.handlers) if isinstance(getattr(bpy.app.handlers, name), list)]
+
+
+def snapshot() -> tuple:
+    """Everything that registering may touch."""
+    return (
+        set(dir(bpy.types)),
+        set(dir(bpy.ops.hyper_mocap)),
+        {name: list(getattr(bpy.app.handlers, name)) for name in HANDLERS},
+        set(bpy.types.Scene.bl_rna.properties.keys()),
+        set(bpy.types.WindowManager.bl_rna.properties.keys()),
+    )
 
 
 def use_engine(monkeypatch, folder: Path, **behaviour) -> Path:
@@ -49,3 +63,25 @@ def posed_vertices(person: int, frame: int) -> np.ndarray:
     obj.data.vertices.foreach_get("co", local)
     matrix = np.array(obj.matrix_world)
     return local.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def recover() -> None:
+    assert bpy.ops.hyper_mocap.recover_motion() == {"FINISHED"}
+
+
+def start_slow_job(runtime, monkeypatch, tmp_path: Path, **behaviour):
+    """Start a job as a window would: the operator returns and the timer serves."""
+    use_engine(monkeypatch, tmp_path, **{"frames": 1600, "chunk_delay_s": 0.05} | behaviour)
+    import_clip(tmp_path)
+    monkeypatch.setattr("addon.session.Session.run_blocking", lambda self: None)
+    bpy.ops.hyper_mocap.recover_motion()
+    serve_until(lambda: runtime.session.status.frames >= 64)
+    return runtime.session
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False

@@ -1,9 +1,8 @@
-"""Operators in a Blender without a window: registration, clips, jobs in every outcome, and what must not happen."""
+"""Operators in a Blender without a window: registration, clips, jobs, people, results."""
 
 from __future__ import annotations
 
 import importlib
-import os
 from pathlib import Path
 
 import bpy
@@ -11,71 +10,19 @@ import numpy as np
 import process_support as support
 import pytest
 
-from tests.fake_engine import heard, skin, walk
-
-HANDLERS = [name for name in dir(bpy.app.handlers) if isinstance(getattr(bpy.app.handlers, name), list)]
-
-
-def snapshot() -> tuple:
-    """Everything that registering may touch."""
-    return (
-        set(dir(bpy.types)),
-        set(dir(bpy.ops.hyper_mocap)),
-        {name: list(getattr(bpy.app.handlers, name)) for name in HANDLERS},
-        set(bpy.types.Scene.bl_rna.properties.keys()),
-        set(bpy.types.WindowManager.bl_rna.properties.keys()),
-    )
-
-
-@pytest.fixture
-def addon():
-    """An emptied Blender with the add-on registered, and left as it was found."""
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    before = snapshot()
-    module = importlib.import_module("addon")
-    module.register()
-    importlib.import_module("addon.runtime").runtime.forget_engine()
-    yield module
-    module.unregister()
-    assert snapshot() == before
-
-
-@pytest.fixture
-def runtime(addon):
-    return importlib.import_module("addon.runtime").runtime
-
-
-def recover() -> None:
-    assert bpy.ops.hyper_mocap.recover_motion() == {"FINISHED"}
-
-
-def start_slow_job(runtime, monkeypatch, tmp_path: Path, **behaviour):
-    """Start a job as a window would: the operator returns and the timer serves."""
-    support.use_engine(monkeypatch, tmp_path, **{"frames": 1600, "chunk_delay_s": 0.05} | behaviour)
-    support.import_clip(tmp_path)
-    monkeypatch.setattr("addon.session.Session.run_blocking", lambda self: None)
-    bpy.ops.hyper_mocap.recover_motion()
-    support.serve_until(lambda: runtime.session.status.frames >= 64)
-    return runtime.session
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+from tests.fake_engine import heard
+from tests.fake_motion import skin, walk
 
 
 def test_register_twice_leaves_nothing() -> None:
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    before = snapshot()
+    before = support.snapshot()
     module = importlib.import_module("addon")
     for _ in range(2):
         module.register()
-        assert snapshot() != before and hasattr(bpy.types, "HYPER_MOCAP_OT_recover_motion")
+        assert support.snapshot() != before and hasattr(bpy.types, "HYPER_MOCAP_OT_recover_motion")
         module.unregister()
-        assert snapshot() == before
+        assert support.snapshot() == before
 
 
 def test_every_operator_and_property_is_described(addon) -> None:
@@ -131,7 +78,7 @@ def test_a_job_writes_keys_that_pose_the_body(addon, runtime, monkeypatch, tmp_p
     settings = bpy.context.scene.hyper_mocap
     settings.frame_first, settings.frame_last = 4, 60
     settings.use_focal, settings.focal_mm = True, 35.0
-    recover()
+    support.recover()
     for person in (0, 1):
         for frame in (0, 33, 69):
             expected = skin(*walk(np.array([frame]), 30.0, person))[0]
@@ -143,63 +90,8 @@ def test_a_job_writes_keys_that_pose_the_body(addon, runtime, monkeypatch, tmp_p
     assert not runtime.is_running and runtime.session.status.error == ""
 
 
-def test_what_arrived_before_a_crash_is_kept(addon, runtime, monkeypatch, tmp_path: Path) -> None:
-    support.use_engine(monkeypatch, tmp_path, frames=96, exit_at=64)
-    support.import_clip(tmp_path)
-    bpy.context.scene.render.fps = 30
-    with pytest.raises(RuntimeError, match="exit code 3.*the weights are broken"):
-        bpy.ops.hyper_mocap.recover_motion()
-    expected = skin(*walk(np.array([63]), 30.0, 0))[0]
-    np.testing.assert_allclose(support.posed_vertices(0, 64), expected, atol=2e-5)
-    assert runtime.session.summary.frames == 64
-
-
-def test_an_engine_error_is_the_operators_error(addon, monkeypatch, tmp_path: Path) -> None:
-    support.use_engine(monkeypatch, tmp_path, error_at=0, error_text="Nobody was found: choose another clip")
-    support.import_clip(tmp_path)
-    with pytest.raises(RuntimeError, match="Nobody was found: choose another clip"):
-        bpy.ops.hyper_mocap.recover_motion()
-    assert not bpy.data.armatures and not bpy.data.objects and not bpy.data.collections
-
-
-def test_without_engine_or_video_the_button_says_why(addon, runtime, monkeypatch, tmp_path: Path) -> None:
-    assert not bpy.ops.hyper_mocap.recover_motion.poll()
-    support.import_clip(tmp_path)
-    support.use_engine(monkeypatch, tmp_path)
-    assert bpy.ops.hyper_mocap.recover_motion.poll()
-
-    from addon.engine_env import find_python
-
-    monkeypatch.setattr("addon.runtime.find_engine", lambda: find_python("", tmp_path / "none", ["torch"]))
-    runtime.forget_engine()
-    assert not bpy.ops.hyper_mocap.recover_motion.poll()
-    assert runtime.engine_problem().startswith("The engine is not built yet")
-
-
-def test_a_missing_video_is_an_error(addon, monkeypatch, tmp_path: Path) -> None:
-    support.use_engine(monkeypatch, tmp_path)
-    support.import_clip(tmp_path).unlink()
-    with pytest.raises(RuntimeError, match="is gone: import it again"):
-        bpy.ops.hyper_mocap.recover_motion()
-
-
-def test_cancel_keeps_frames_and_is_quick(addon, runtime, monkeypatch, tmp_path: Path) -> None:
-    session = start_slow_job(runtime, monkeypatch, tmp_path)
-    assert bpy.ops.hyper_mocap.cancel_job() == {"FINISHED"}
-    assert support.serve_until(lambda: session.is_over) < 1.0
-    assert session.summary.frames >= 64
-    assert not bpy.ops.hyper_mocap.cancel_job.poll()
-    assert runtime.serve() is None  # the timer ends itself
-
-
-def test_a_second_job_waits_for_the_first(addon, runtime, monkeypatch, tmp_path: Path) -> None:
-    start_slow_job(runtime, monkeypatch, tmp_path)
-    assert not bpy.ops.hyper_mocap.recover_motion.poll()
-    assert not bpy.ops.hyper_mocap.export_fbx.poll()
-
-
 def test_people_are_listed_and_chosen(addon, runtime, monkeypatch, tmp_path: Path) -> None:
-    start_slow_job(runtime, monkeypatch, tmp_path, people=3)
+    support.start_slow_job(runtime, monkeypatch, tmp_path, people=3)
     rows = bpy.context.window_manager.hyper_mocap.people
     assert [row.name for row in rows] == ["Person 1", "Person 2", "Person 3"]
     assert rows[1].confidence == pytest.approx(0.73)
@@ -212,82 +104,16 @@ def test_people_are_listed_and_chosen(addon, runtime, monkeypatch, tmp_path: Pat
 def test_a_person_chosen_away_leaves_no_figure(addon, monkeypatch, tmp_path: Path) -> None:
     support.use_engine(monkeypatch, tmp_path, people=3, unchosen=(1,))
     support.import_clip(tmp_path)
-    recover()
+    support.recover()
     names = {obj.name for obj in bpy.data.objects if obj.type in {"ARMATURE", "MESH"}}
     assert names == {"Person 1", "Person 1 Body", "Person 3", "Person 3 Body"}
-
-
-def test_loading_a_file_ends_the_job(addon, runtime, monkeypatch, tmp_path: Path) -> None:
-    session = start_slow_job(runtime, monkeypatch, tmp_path)
-    pid = session.client.pid
-    bpy.ops.wm.read_homefile(use_empty=True)
-    assert runtime.session is None and is_gone(pid)
-    assert not bpy.data.armatures
-    assert runtime.serve() is None
-
-
-def test_deleting_the_figure_meanwhile_does_no_harm(addon, runtime, monkeypatch, tmp_path: Path) -> None:
-    session = start_slow_job(runtime, monkeypatch, tmp_path, frames=320)
-    for obj in list(bpy.data.objects):
-        bpy.data.objects.remove(obj)
-    support.serve_until(lambda: session.is_over)
-    assert session.status.error == "" and session.summary.dropped_frames > 0
-    assert not bpy.data.objects
-
-
-def test_undo_in_the_middle_does_not_lose_the_job(addon, runtime, monkeypatch, tmp_path: Path) -> None:
-    """The undo step before the job has neither figure nor keys; afterwards all of them are there, from the first."""
-    bpy.context.preferences.edit.use_global_undo = True
-    support.import_clip(tmp_path)
-    bpy.context.scene.render.fps = 30
-    for message in ("Import", "Something"):
-        bpy.ops.ed.undo_push(message=message)
-    session = start_slow_job(runtime, monkeypatch, tmp_path, frames=320, people=2)
-    bpy.ops.ed.undo()
-    assert "Person 1" not in bpy.data.objects
-    support.serve_until(lambda: session.status.frames >= 400)
-    bpy.ops.ed.undo_push(message="Something else")
-    support.serve_until(lambda: session.status.frames >= 500)
-    bpy.ops.ed.undo_push(message="More")
-    bpy.ops.ed.undo()  # the figure stays, but has lost the keys since
-    support.serve_until(lambda: session.is_over)
-    assert session.status.error == "" and session.summary.dropped_frames == 0
-    assert session.summary.frames == 640
-    assert [o.name for o in bpy.data.objects if o.type == "CAMERA"] == [session.summary.camera]
-    for person, frame in ((0, 0), (0, 150), (1, 319)):
-        expected = skin(*walk(np.array([frame]), 30.0, person))[0]
-        np.testing.assert_allclose(support.posed_vertices(person, 1 + frame), expected, atol=5e-5)
-
-
-def test_disabling_in_the_middle_kills_the_engine(runtime, addon, monkeypatch, tmp_path: Path) -> None:
-    session = start_slow_job(runtime, monkeypatch, tmp_path)
-    pid = session.client.pid
-    addon.unregister()
-    assert is_gone(pid) and not session.client.is_alive()
-    addon.register()
-
-
-def test_check_engine_reports(addon, monkeypatch, tmp_path: Path) -> None:
-    support.use_engine(monkeypatch, tmp_path)
-    assert bpy.ops.hyper_mocap.check_engine() == {"FINISHED"}
-    support.use_engine(monkeypatch, tmp_path, probe_missing=("torch",))
-    with pytest.raises(RuntimeError, match="lacks torch: press Build Engine"):
-        bpy.ops.hyper_mocap.check_engine()
-
-
-def test_build_engine_honours_offline(addon, runtime, monkeypatch) -> None:
-    if bpy.app.online_access:
-        pytest.skip("this Blender may go online")
-    with pytest.raises(RuntimeError, match="may not go online.*Allow Online Access"):
-        bpy.ops.hyper_mocap.build_engine()
-    assert runtime.build is None
 
 
 def test_export_writes_a_file(addon, monkeypatch, tmp_path: Path) -> None:
     assert not bpy.ops.hyper_mocap.export_fbx.poll()
     support.use_engine(monkeypatch, tmp_path, frames=32)
     support.import_clip(tmp_path)
-    recover()
+    support.recover()
     out = tmp_path / "out.fbx"
     assert bpy.ops.hyper_mocap.export_fbx(filepath=str(out)) == {"FINISHED"}
     assert out.read_bytes().startswith(b"Kaydara FBX Binary")
@@ -300,7 +126,7 @@ def test_smoothing_keeps_the_raw_motion_beside_it(addon, monkeypatch, tmp_path: 
     support.use_engine(monkeypatch, tmp_path, frames=64)
     support.import_clip(tmp_path, frames=64)
     bpy.ops.hyper_mocap.set_scene_fps()
-    recover()
+    support.recover()
     raw = support.posed_vertices(0, 20)
     assert bpy.ops.hyper_mocap.smooth_motion(seconds=0.5, keep_hits=False) == {"FINISHED"}
     smooth = support.posed_vertices(0, 20)
@@ -320,7 +146,7 @@ def test_results_come_back_without_an_engine(addon, monkeypatch, tmp_path: Path)
     support.use_engine(monkeypatch, tmp_path, frames=40, people=2)
     support.import_clip(tmp_path, frames=40)
     bpy.ops.hyper_mocap.set_scene_fps()
-    recover()
+    support.recover()
     paths = sorted((tmp_path / "results").glob("*.npz"))
     bpy.ops.wm.read_homefile(use_empty=True)
     bpy.context.scene.render.fps = 30
