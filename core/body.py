@@ -111,6 +111,21 @@ class Body(nn.Module):
         keep("uv", uv)
         keep("joint_template", regressor @ template)
         keep("joint_shapedirs", np.einsum("jv,vcs->jcs", regressor, shapedirs))
+        depth = _depths()
+        order = np.argsort(depth, kind="stable")  # joints level by level
+        keep("_parents", np.array([0, *PARENTS[1:]]), torch.int64)
+        keep("_level_order", order, torch.int64)
+        keep("_joint_order", np.argsort(order), torch.int64)
+        self._levels: list[tuple[int, int]] = []
+        parents = []
+        for level in range(1, depth.max() + 1):
+            above = np.flatnonzero(depth == level - 1).tolist()
+            start, end = int((depth < level).sum()), int((depth <= level).sum())
+            self._levels.append((start, end))
+            parents += [above.index(PARENTS[j]) for j in order[start:end]]
+        keep(
+            "_level_parents", np.array([0, *parents]), torch.int64
+        )  # place of each joint's parent in the level above
         # A keypoint is linear in each joint's transform: sum over joints of (R_j p_jk + t_j m_jk) with
         # m = sum_v r_kv w_vj and p = sum_v r_kv w_vj v, so no vertex needs to be skinned for it.
         support = np.flatnonzero((points != 0).any(0))
@@ -152,13 +167,18 @@ class Body(nn.Module):
         global_rotmats [..., 24, 3, 3]). The root joint lies at its rest place plus trans.
         """
         rest = self.rest_joints(betas)
-        bones = rest - rest[..., _parent_index(rest.device), :]  # offset from the parent; row 0 unused
-        rotations, joints = [rotmats[..., 0, :, :]], [rest[..., 0, :] + trans]
-        for child in range(1, JOINT_COUNT):
-            parent = PARENTS[child]
-            joints.append(joints[parent] + _turn(rotations[parent], bones[..., child, :]))
-            rotations.append(rotations[parent] @ rotmats[..., child, :, :])
-        return torch.stack(torch.broadcast_tensors(*joints), -2), torch.stack(rotations, -3)
+        bones = rest - rest[..., self._parents, :]  # offset from the parent; row 0 unused
+        turns, places = [rotmats[..., :1, :, :]], [(rest[..., 0, :] + trans).unsqueeze(-2)]
+        bones, rotmats = bones.index_select(-2, self._level_order), rotmats.index_select(-3, self._level_order)
+        for start, end in self._levels:  # joints of equal depth at once
+            parents = self._level_parents[start:end]
+            turn, place = turns[-1].index_select(-3, parents), places[-1].index_select(-2, parents)
+            places.append(place + _turn(turn, bones[..., start:end, :]))
+            turns.append(turn @ rotmats[..., start:end, :, :])
+        batch = torch.broadcast_shapes(*(place.shape[:-2] for place in places))
+        joined = torch.cat([place.expand(*batch, *place.shape[-2:]) for place in places], -2)
+        order = self._joint_order
+        return joined.index_select(-2, order), torch.cat(turns, -3).index_select(-3, order)
 
     def skin(
         self, rotmats: Tensor, betas: Tensor, trans: Tensor, *, vertex_ids: Tensor | None = None
@@ -220,5 +240,9 @@ def _pose_feature(rotmats: Tensor) -> Tensor:
     return (rotmats[..., 1:, :, :] - eye).flatten(-3)
 
 
-def _parent_index(device: torch.device) -> Tensor:
-    return torch.tensor([0, *PARENTS[1:]], device=device)
+def _depths() -> np.ndarray:
+    """Number of joints above each joint [24]."""
+    depth = np.zeros(JOINT_COUNT, int)
+    for joint in range(1, JOINT_COUNT):
+        depth[joint] = depth[PARENTS[joint]] + 1
+    return depth

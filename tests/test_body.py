@@ -19,7 +19,7 @@ from core.body import DEFAULT_PATH, Body, load_body
 from core.errors import SetupError
 from core.rotation import axis_angle_to_matrix
 from core.skeleton import JOINT_MIRROR, JOINT_NAMES, KEYPOINT_MIRROR, KEYPOINT_NAMES, PARENTS
-from core.smpl_keypoints import FINGER_TIPS, SURFACE_VERTICES
+from core.smpl_keypoints import LANDMARK_VERTICES, keypoint_rows
 from tests.smpl_like import smpl_like
 
 FLIP = np.array([-1.0, 1.0, 1.0])
@@ -285,21 +285,45 @@ def test_official_smpl_keypoints(with_correctives):
     body = with_correctives
     rows = body.keypoint_regressor
     torch.testing.assert_close(rows.sum(1), torch.ones(25), atol=1e-5, rtol=0)
-    for name, vertex in SURFACE_VERTICES.items():
-        row = rows[KEYPOINT_NAMES.index(name)]
-        assert row[vertex] == 1 and row.count_nonzero() == 1
     known = smplx.vertex_ids.vertex_ids["smplh"]
     for side, letter in (("left", "l"), ("right", "r")):
         for finger in ("thumb", "index", "pinky"):
-            assert FINGER_TIPS[f"{side}_{finger}"] == known[letter + finger]
-        assert SURFACE_VERTICES[f"{side}_ear"] == known[letter + "ear"]
-        assert SURFACE_VERTICES[f"{side}_heel"] == known[letter.upper() + "Heel"]
-        assert SURFACE_VERTICES[f"{side}_toe"] == known[letter.upper() + "BigToe"]
-    assert SURFACE_VERTICES["nose"] == known["nose"]
+            assert LANDMARK_VERTICES[f"{side}_{finger}_tip"] == known[letter + finger]
+        assert LANDMARK_VERTICES[f"{side}_ear"] == known[letter + "ear"]
+        assert LANDMARK_VERTICES[f"{side}_heel"] == known[letter.upper() + "Heel"]
+        assert LANDMARK_VERTICES[f"{side}_big_toe"] == known[letter.upper() + "BigToe"]
+    assert LANDMARK_VERTICES["nose"] == known["nose"]
     joints = body.J_regressor @ body.v_template
     points = rows @ body.v_template
     for name in ("left_knee", "right_wrist", "left_shoulder"):
         torch.testing.assert_close(points[KEYPOINT_NAMES.index(name)], joints[JOINT_NAMES.index(name)])
+
+
+def test_smpl_shares_put_keypoints_where_the_shipped_body_has_them(default):
+    """The recipe for SMPL, applied to the shipped body's own joints and landmarks."""
+    v = default.v_template.double().numpy()
+    owner = default.weights.argmax(1).numpy()
+
+    def farthest(joint: str, direction) -> int:
+        part = np.flatnonzero(owner == JOINT_NAMES.index(joint))
+        return int(part[np.argmax(v[part] @ np.array(direction, float))])
+
+    left = {
+        "left_heel": farthest("left_ankle", (0, -0.6, -0.8)),
+        "left_big_toe": farthest("left_foot", (-0.35, 0, 1)),
+        "left_thumb_tip": farthest("left_wrist", (0.3, -0.5, 1)),
+        "left_index_tip": farthest("left_hand", (1, 0, 0.6)),
+        "left_pinky_tip": farthest("left_hand", (1, 0, -1.5)),
+    }
+    ear = np.array([0.072, 0.621, 0.06])  # the tragus
+    _, mirror = cKDTree(v).query(v * FLIP)
+    left["left_ear"] = int(cKDTree(v).query(ear)[1])
+    landmarks = left | {"right" + k.removeprefix("left"): int(mirror[i]) for k, i in left.items()}
+    landmarks["nose"] = farthest("head", (0, 0, 1))
+    rows = keypoint_rows(default.J_regressor.double().numpy(), landmarks, hip_outward=0.0)
+    off = np.linalg.norm(rows @ v - default.keypoint_regressor.double().numpy() @ v, axis=1)
+    for name, distance in zip(KEYPOINT_NAMES, off):
+        assert distance < 0.021, (name, distance)
 
 
 def test_smplfitter_recovers_pose_and_shape(default, arrays, tmp_path):
