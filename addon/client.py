@@ -253,7 +253,11 @@ class EngineClient:
         self._process.wait(1.0)
         code, words = self._process.exit_code(), self._process.last_words()
         how = "" if code is None else f" (exit code {code})" if code >= 0 else f" (signal {-code})"
-        return f"{what}{how}{self._token_hint()}: {words or 'it left no message; open the log'}"
+        if not words:
+            words = (
+                "ended from outside, perhaps for lack of memory" if code == -9 else "it left no message; open the log"
+            )
+        return f"{what}{how}{self._token_hint()}: {words}"
 
     def _token_hint(self) -> str:
         return " after a connection with a wrong token was refused" if self._refused else ""

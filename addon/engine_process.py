@@ -19,6 +19,8 @@ from .errors import EngineStartError
 from .wire import protocol
 
 KEPT_LINES = 200
+QUIET_LEVELS = ("DEBUG", "INFO")
+"""How lines of the engine's log begin that say nothing about a failure."""
 DROPPED_VARIABLES = ("PYTHONHOME", "PYTHONSTARTUP", "PYTHONPATH", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
 """Variables of Blender's own Python that would mislead another Python."""
 
@@ -106,9 +108,9 @@ class EngineProcess:
         return list(self._lines)[-count:]
 
     def last_words(self) -> str:
-        """Return the last line of stderr that says something, or an empty string."""
+        """Return the last line of stderr that complains of something, or an empty string."""
         lines = [line.strip() for line in self.last_lines()]
-        return next((line for line in reversed(lines) if line), "")
+        return next((line for line in reversed(lines) if line and not line.startswith(QUIET_LEVELS)), "")
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end; True if it came."""

@@ -100,7 +100,7 @@ def test_kill_in_the_middle_is_noticed_within_two_seconds_and_frames_are_kept(tm
         tick_until(session, lambda: session.is_over)
     assert waited < 2.0
     assert session.job.state is State.FAILED
-    assert "signal 9" in session.status.error
+    assert "(signal 9): ended from outside, perhaps for lack of memory" in session.status.error
     frames = sink.frames()
     assert len(frames) >= 96 and frames == list(range(len(frames)))
     assert sink.finished == 1
