@@ -1,4 +1,4 @@
-"""How much memory this process has used at most."""
+"""How much memory this process has used at most, and giving back what it no longer uses."""
 
 from __future__ import annotations
 
@@ -14,6 +14,17 @@ def peak_memory_mb() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6, 1)
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system where the C library keeps it (glibc); elsewhere nothing is done.
+
+    Large arrays of changing sizes leave holes in the heap, which would otherwise grow with the length of a clip.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _windows_peak_bytes() -> int:

@@ -24,7 +24,7 @@ from core import result, stream
 from core.cache import Cache
 from core.errors import Cancelled, InputError, NoPersonError
 from core.finished import cache_key, result_key
-from core.memory import peak_memory_mb
+from core.memory import peak_memory_mb, release_memory
 from core.options import JobOptions
 from core.outlet import PER_FRAME, Outlet, Scene, part_of
 from core.progress import ProgressMeter
@@ -151,6 +151,7 @@ class _Job:
 
     def _recover_chosen(self) -> list[CameraMotion]:
         """Recover one chosen person after the other, following changes of the choice; longest tracks first."""
+        release_memory()
         self.meter.begin("track", len(self.tracks))
         self.chosen = self._first_choice()
         self.meter.update(len(self.tracks))
@@ -185,6 +186,7 @@ class _Job:
             new = outlet.send(chunk, track)
             if new is not None:
                 self.cache.write(row, start, outlet.count, _arrays_of(new))
+            release_memory()
 
         def stop_or_drop() -> bool:
             self.was_stopped = self.was_stopped or self.should_stop()
