@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from pathlib import Path
 
 
 def peak_memory_mb() -> float:
     """Return the largest resident size so far in megabytes (10^6 bytes); 0 where the system does not tell."""
     if sys.platform == "win32":
         return _windows_peak_bytes() / 1e6
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would also count what the parent process used before it started this one
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+        return round(int(line.split()[1]) * 1024 / 1e6, 1)
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

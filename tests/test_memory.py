@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 from core.memory import peak_memory_mb, release_memory
 def resident():
-    return next(int(l.split()[1]) / 1000 for l in open("/proc/self/status") if l.startswith("VmRSS"))
+    return next(int(l.split()[1]) * 1024 / 1e6 for l in open("/proc/self/status") if l.startswith("VmRSS"))
 before = peak_memory_mb()
 blocks = [bytearray(b"x" * 100_000) for _ in range(2000)]
 keep = blocks[-1]
