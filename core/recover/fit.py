@@ -9,7 +9,8 @@ Results are handed on window by window. `refine` does step 3 from a given motion
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from core.records import Camera, CameraMotion, Track
 from core.recover.chain import Shaped, build_chain, pose_chain, shape_chain
 from core.recover.evidence import Evidence, read_evidence
+from core.recover.gravity import estimate_pitch, pitch_evidence
 from core.recover.initial import fill_gaps, guess_rotations, guess_translation
 from core.recover.prior import PosePrior, load_prior
 from core.recover.sides import settle_sides
@@ -39,6 +41,7 @@ class FitOptions:
     """Seconds solved beyond them and thrown away."""
     window_frames: int = 160
     """Most frames handed on at a time, whatever the rate."""
+    pitch_frames: int = 20
     shape_frames: int = 40
     shape_iterations: int = 12
     coarse_iterations: int = 4
@@ -62,6 +65,18 @@ def _ignore(*_) -> None:
     return None
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread meanwhile: many small products, which threads slow down tenfold where cores are shared."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
+
+
+@one_thread()
 def fit(
     track: Track,
     camera: Camera,
@@ -85,6 +100,13 @@ def fit(
     mean_shape = shape_chain(chain, torch.zeros(chain.shape_count, dtype=torch.float64))
     evidence = settle(evidence, guess_motion(evidence, mean_shape)[1])
     rotmats, trans = guess_motion(evidence, mean_shape)
+    chosen = choose_shape_frames(evidence, options.pitch_frames)
+    if len(chosen):
+        pitch = estimate_pitch(
+            chain, evidence[chosen], rotmats[chosen], trans[chosen], prior, options.sigmas, should_stop
+        )
+        evidence = pitch_evidence(evidence, pitch)
+        rotmats, trans = guess_motion(evidence, mean_shape)
     chosen = choose_shape_frames(evidence, options.shape_frames)
     done = 0 if known is None else len(known)
     if done:
@@ -111,6 +133,7 @@ def fit(
     )
 
 
+@one_thread()
 def refine(
     track: Track,
     camera: Camera,
@@ -211,6 +234,7 @@ def _solve_windows(
             continue
         if should_stop():
             break
+        start = max(start, done)
         first = max(start - TIE, 0)
         span, fixed = slice(first, seen), start - first
         part = None if anchor is None else replace(anchor, rotmats=anchor.rotmats[span])

@@ -78,6 +78,7 @@ def assemble(
     terms.add_prior(equations, vectors, slopes, prior, torch.ones_like(evidence.times), sigmas)
     terms.add_limits(equations, vectors, slopes, sigmas)
     if smooth:
+        terms.add_planting(equations, posed, jacobian, evidence, sigmas)
         terms.add_smoothness(equations, rotmats, trans, evidence.times, sigmas)
     if anchor is not None:
         terms.add_anchor(equations, rotmats, anchor.rotmats, anchor.strength / anchor.sigma**2)
@@ -91,6 +92,7 @@ def step_of(equations: terms.Equations, damping: float, fixed: int) -> Tensor:
     entries = diagonal.diagonal(dim1=1, dim2=2)
     entries += damping * entries.clamp_min(1.0) + 1e-6
     next1, next2 = (_spread(blocks, D) for blocks in (equations.next1, equations.next2))
+    next1 += equations.next1_dense
     if fixed:
         diagonal[:fixed], right[:fixed] = torch.eye(D, dtype=diagonal.dtype), 0
         next1[:fixed], next2[:fixed] = 0, 0
@@ -222,5 +224,8 @@ def solve_shape(
 def graduated(sigmas: terms.Sigmas, factor: float) -> terms.Sigmas:
     """The same with robust thresholds widened: outliers keep pulling at first, so that a bad start can be left."""
     return replace(
-        sigmas, image_robust=sigmas.image_robust * factor, direction_robust=sigmas.direction_robust * factor
+        sigmas,
+        image_robust=sigmas.image_robust * factor,
+        direction_robust=sigmas.direction_robust * factor,
+        planting_robust=sigmas.planting_robust * factor,
     )

@@ -4,6 +4,7 @@ Energy of N frames, a sum of squares divided by variances (so every `sigma` is i
 
     image       distance of projected keypoints from the detector's, in metres at the person's depth, Geman-McClure
     direction   direction between pairs of keypoints against the detector's 3D landmarks, Geman-McClure
+    planting    speed of heels and toes that stand still in the picture, Geman-McClure
     balance     trunk over feet in depth, where one camera sees least, Geman-McClure
     prior       squared Mahalanobis distance of the joint rotations from everyday motion, Cauchy
     limits      rotation beyond what a joint can do (limits.py)
@@ -33,7 +34,12 @@ _PAIRS = (
     ("left_shoulder", "right_shoulder"), ("left_hip", "right_hip"), ("left_ear", "right_ear"),
     ("left_ear", "nose"), ("right_ear", "nose"), ("left_pinky", "left_index"), ("right_pinky", "right_index"),
 )  # fmt: skip
+FEET = tuple(KEYPOINT_NAMES.index(f"{side}_{name}") for side in ("left", "right") for name in ("heel", "toe"))
 PAIRS = tuple((KEYPOINT_NAMES.index(a), KEYPOINT_NAMES.index(b)) for a, b in _PAIRS)
+
+
+REFERENCE_STEP = 1 / 30
+"""Smoothness is an integral over time divided by this step: at 30 frames per second, a plain sum over frames."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,9 @@ class Sigmas:
     direction: tuple[float, float, float] = (0.5, 0.5, 0.6)
     """Unit vectors' x, y, z."""
     direction_robust: float = 1.0
+    planting: float = 0.15
+    """m/s of a standing foot."""
+    planting_robust: float = 1.0
     balance: float = 0.1
     """m of the trunk before or behind the ankles."""
     balance_robust: float = 0.25
@@ -81,6 +90,8 @@ class Equations:
     """[N, M + 1, 3, 3] coupling of each joint (and the translation, last) to the same joint one frame on."""
     next2: Tensor
     """[N, M + 1, 3, 3] two frames on."""
+    next1_dense: Tensor
+    """[N, D, D] coupling of everything to everything one frame on, added to next1."""
 
 
 def empty_equations(frame_count: int, D: int = 3 * len(ACTIVE) + 3) -> Equations:
@@ -89,7 +100,7 @@ def empty_equations(frame_count: int, D: int = 3 * len(ACTIVE) + 3) -> Equations
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(frame_count, *shape, dtype=torch.float64)
 
-    return Equations(zeros(), zeros(D), zeros(D, D), zeros(blocks, 3, 3), zeros(blocks, 3, 3))
+    return Equations(zeros(), zeros(D), zeros(D, D), zeros(blocks, 3, 3), zeros(blocks, 3, 3), zeros(D, D))
 
 
 def geman_mcclure(squared: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -148,6 +159,29 @@ def add_directions(
     N, P = confidence.shape
     weights = (confidence * weight)[..., None] * precision
     _add_rows(equations, residuals.reshape(N, 3 * P), rows.reshape(N, 3 * P, -1), weights.reshape(N, 3 * P))
+
+
+def add_planting(equations: Equations, posed: Posed, jacobian: Tensor, evidence, sigmas: Sigmas) -> None:
+    """Feet that stand still in the picture stand still in depth too: holds the whole body there."""
+    if len(evidence) < 2:
+        return
+    feet = list(FEET)
+    points, rows = posed.points[:, feet], jacobian[:, feet]  # [N, 4, 3], [N, 4, 3, D]
+    step = (evidence.times[1:] - evidence.times[:-1]).clamp_min(1e-6)[:, None]
+    velocity = (points[1:] - points[:-1]) / step[..., None]
+    rho, weight = geman_mcclure(velocity.square().sum(-1), sigmas.planting_robust)
+    certainty = evidence.planted[:-1] * step / REFERENCE_STEP / sigmas.planting**2
+    equations.cost[:-1] += (certainty * rho).sum(1) / 2
+    N, D = len(points) - 1, rows.shape[-1]
+    weights = ((certainty * weight) / step**2)[..., None].expand(-1, -1, 3).reshape(N, -1, 1)
+    residual = (velocity * step[..., None]).reshape(N, -1, 1)
+    before, after = (part.reshape(N, -1, D) for part in (rows[:-1], rows[1:]))
+    weighted_before, weighted_after = (before * weights).transpose(1, 2), (after * weights).transpose(1, 2)
+    equations.gradient[:-1] -= (weighted_before @ residual)[..., 0]
+    equations.gradient[1:] += (weighted_after @ residual)[..., 0]
+    equations.diagonal[:-1] += weighted_before @ before
+    equations.diagonal[1:] += weighted_after @ after
+    equations.next1_dense[:-1] -= weighted_before @ after
 
 
 def _balance_weights() -> Tensor:
@@ -262,10 +296,6 @@ def _apply_band(band: Tensor, x: Tensor) -> Tensor:
             result[:-offset] += weight * x[offset:]
             result[offset:] += weight * x[:-offset]
     return result
-
-
-REFERENCE_STEP = 1 / 30
-"""Smoothness is an integral over time divided by this step: at 30 frames per second, a plain sum over frames."""
 
 
 def part_of(joint: int) -> str:
