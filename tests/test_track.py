@@ -173,6 +173,38 @@ def test_who_comes_back_soon_is_the_same_person(hidden):
     assert frames_of(tracker) == [*range(20), *range(20 + hidden, 45 + hidden)]
 
 
+def lying(k: int) -> float:
+    """Turned too far for the detector between frames 15 and 40, slowly enough for crops to follow."""
+    return float(np.interp(k, (0, 15, 20, 30, 36, 50), (0, 0, 1.2, 1.2, 0, 0)))
+
+
+def test_somebody_is_recognised_where_the_trail_begins():
+    """Hidden for 3 frames, then away fast: by the time the detector sees them they are far, their trail is not."""
+    same = (40, 200)
+    actor = Actor(lambda k: None if 21 <= k < 24 else (120 + max(0, k - 24) * 22, 240, 200, lying(k)), same, same)
+    assert np.hypot(actor.path(40)[0] - 120, 0) / 200 > 0.35 + 20 / 25
+    tracker = follow(Stage(actor), 46, TrackingConfig(search_turns=()))
+    assert len(tracker.people) == 1 and set(frames_of(tracker)) == {*range(21), *range(24, 46)}
+
+
+def test_a_wrong_reading_before_the_loss_does_not_make_a_stranger():
+    """In frames 19 and 20 a shadow beside the actor is read instead, then nothing until the detector looks."""
+    config = TrackingConfig(search_turns=(), asks=0, detect_every=8)
+    actor = Actor(lambda k: None if k in (19, 20) else (300, 240, 200, 0.0))
+    shadow = Actor(lambda k: (350, 240, 200, 0.0) if k in (19, 20) else None)
+    stage = Stage(actor, shadow)
+    tracker = Tracker(stage, config)
+    for frame in range(40):
+        if frame == 21:  # the crop has drifted away
+            tracker._active()[0].roi = Roi(torch.tensor([600.0, 100.0]), torch.tensor(200.0), torch.tensor(0.0))
+        if frame == 24:  # what a look back will find in the frames of the shadow
+            actor.path, shadow.path = stand(300), lambda k: None
+        image = stage.picture(frame)
+        due = regions_due(frame, image, config.detect_every)
+        tracker.step(frame, frame / 25, image, [view_region(image, region) for region in due])
+    assert len(tracker.people) == 1 and frames_of(tracker) == list(range(40))
+
+
 def test_who_comes_back_late_is_somebody_new():
     actor = Actor(lambda k: None if 20 <= k < 80 else (300, 240, 200, 0.0))
     assert len(follow(Stage(actor), 110).people) == 2
@@ -213,6 +245,13 @@ def test_an_inexact_detection_of_somebody_known_is_nobody_new():
         tracker.step(frame, frame / 25, image, [view_region(image, (0, 0, WIDTH, HEIGHT))])
         ids |= {person.id for person in tracker.people}
     assert ids == {0} and frames_of(tracker) == list(range(30))
+
+
+def test_detections_without_size_are_ignored():
+    stage = Stage(Actor(stand(320)))
+    detect = stage.detect_all
+    stage.detect_all = lambda views: [replace(d, points=np.repeat(d.points[:1], 4, 0)) for d in detect(views)]
+    assert follow(stage, 15).people == [] and stage.crops_read == 0
 
 
 def test_two_detections_of_one_body_are_one_person():

@@ -20,7 +20,7 @@ DENSE, SPARSE_CSR = 0, 1
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution of the graph. weight: [out, height, width, in], or [1, height, width, channels] if depthwise."""
+    """One convolution. weight: [out, height, width, in], or [1, height, width, channels] if depthwise."""
 
     name: str
     is_depthwise: bool

@@ -11,66 +11,18 @@ swapped. `stitch.py` makes tracks of what this leaves.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from core.perception.anchors import Detection, Letterbox, suppress_overlaps
 from core.perception.appearance import appearance_distance
+from core.perception.config import TrackingConfig
 from core.perception.networks import Networks, detector_regions, view_region
 from core.perception.person import Look, Person, Sample, body_distance
 from core.perception.reading import Reading
+from core.perception.recognise import recognise_or_none
 from core.perception.roi import Roi, crop_numpy, roi_from_points, stack_rois, wrap_angle
-
-
-@dataclass(frozen=True)
-class TrackingConfig:
-    """Distances are fractions of a crop's side, which is about 1.5 times the body's height."""
-
-    max_people: int = 4
-    spare_people: int = 1
-    """Followed beyond max_people, as who matters most is known only at the end."""
-    detect_every: int = 6
-    """Frames between looks of the detector, each at the next part of the frame."""
-    min_presence: float = 0.5
-    max_shift: float = 0.3
-    """A crop that would move further in one frame is not believed."""
-    max_growth: float = 1.5
-    same_body: float = 0.06
-    """Readings whose bodies lie closer than this show one person."""
-    same_frames: int = 2
-    """Frames two people may coincide before one is taken to be lost."""
-    crowded: float = 0.3
-    """People closer than this may hide each other's clothes."""
-    near: float = 0.18
-    """A detection this close to a person's crop is that person's own."""
-    search_turns: tuple[float, ...] = (0.0, 0.6, -0.6, 1.2, -1.2, torch.pi)
-    """Radians added to the expected angle: a body in a somersault turns faster than crops can follow."""
-    search_seconds: float = 0.25
-    """How long after the last sight turned crops are tried ..."""
-    search_seconds_at_most: float = 1.0
-    """... and how long after the last frame that needed none ..."""
-    search_frames: int = 20
-    search_quality: float = 0.6
-    """... for a person followed this many frames, this well, ..."""
-    search_inside: float = 0.75
-    """... of whose body this part is expected inside the picture."""
-    min_search_confidence: float = 0.5
-    max_search_turn: float = 0.8
-    """A try whose landmarks ask for a crop turned further than this contradicts itself."""
-    lost_seconds: float = 1.5
-    """How long a lost person may be recognised."""
-    lost_reach: float = 0.35
-    reach_per_second: float = 1.0
-    """Where: within lost_reach, growing with time."""
-    other_colours: float = 22.0
-    """Appearance distance above which two readings are different people."""
-    asks: int = 3
-    """How often the detector looks everywhere for a person just lost."""
-    look_back_bytes: int = 96 << 20
-    """Memory for past frames, through which new people are followed back."""
-    look_back_quality: float = 0.4
 
 
 class Tracker:
@@ -223,62 +175,47 @@ class Tracker:
         active = self._active()
         fresh = [roi_from_detection(detection) for detection in suppress_overlaps(detections)]
         fresh = [roi for roi in fresh if not any(self._is_own(person, roi) for person in active)]
+        fresh = [roi for roi in fresh if float(roi.size) >= self.config.min_size]
         rough = self._look(image, fresh[: 2 * self.config.max_people])
         # The detector's crop is rough: look again where the landmarks say.
         there = [look.reading.next_roi for look in rough if look.presence >= self.config.min_presence]
+        there = [roi for roi in there if float(roi.size) >= self.config.min_size]
         looks = [look for look in self._look(image, there) if look.presence >= self.config.min_presence]
         for look in sorted(looks, key=lambda look: -look.quality * float(look.reading.next_roi.size)):
             if self._is_taken(look.reading, index):
                 continue
-            person = self._recognise_or_none(time, look)
+            before = self._look_back(look)
+            lost = [person for person in self._near if person.is_lost]
+            sights = [*before, Sample.from_reading(index, time, look.reading)]
+            person = recognise_or_none(lost, sights, look.describe(), self.config)
             if person is None:
                 if len(self._active()) >= self.config.max_people + self.config.spare_people:
                     continue
                 person = Person(len(self.people) and self.people[-1].id + 1, look.reading.next_roi)
                 self.people.append(person)
                 self._near.append(person)
-            known_until = person.last.frame if person.samples else -1
             person.shadows.clear()
+            person.samples += [s for s in before if not person.samples or s.frame > person.last.frame]
             person.add(index, time, look)
             person.remember_looks(look)
-            self._look_back(person, look.reading.next_roi, known_until)
 
     def _is_own(self, person: Person, roi: Roi) -> bool:
         return float((person.roi.center - roi.center).norm()) <= self.config.near * float(person.roi.size)
 
-    def _recognise_or_none(self, time: float, look: Look) -> Person | None:
-        """The lost person that a reading most likely shows."""
-        config, colours = self.config, look.describe()
-        center, size = look.reading.next_roi.center.numpy(), float(look.reading.next_roi.size)
-        best, best_cost = None, 1.0
-        for person in self._near:
-            if not person.is_lost:
-                continue
-            gap = time - person.last.time
-            reach = config.lost_reach + config.reach_per_second * gap
-            distance = float(np.linalg.norm(center - person.last.center)) / max(size, person.last.size)
-            growth = max(size / person.last.size, person.last.size / size)
-            difference = appearance_distance(person.appearance, colours)
-            strange = 0.5 if np.isnan(difference) else difference / config.other_colours
-            cost = 0.5 * distance / reach + 0.5 * strange
-            if distance <= reach and growth <= config.max_growth + gap and strange <= 1 and cost < best_cost:
-                best, best_cost = person, cost
-        return best
+    def _look_back(self, look: Look) -> list[Sample]:
+        """Follow somebody just found through the frames before, as far as they are remembered and clear.
 
-    def _look_back(self, person: Person, roi: Roi, known_until: int) -> None:
-        """Follow a person just found through the frames before, as far as they are remembered and clear."""
+        Where that meets somebody who was lost, it ends: what is found comes after their last sight.
+        """
         found: list[Sample] = []
         for index, time, image in reversed(self._past):
-            if index <= known_until:
-                break
-            look = self._look(image, [roi])[0]
+            look = self._look(image, [look.reading.next_roi])[0]
             if not self._is_believable(look) or look.quality < self.config.look_back_quality:
                 break
-            if self._is_taken(look.reading, index, but=person):
+            if self._is_taken(look.reading, index):
                 break
             found.append(Sample.from_reading(index, time, look.reading))
-            roi = look.reading.next_roi
-        person.samples[-1:-1] = reversed(found)
+        return found[::-1]
 
     def _remember(self, index: int, time: float, image: np.ndarray) -> None:
         """Keep this frame until the detector has looked everywhere once more."""
