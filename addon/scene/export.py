@@ -180,6 +180,8 @@ def _shape_baked(obj: bpy.types.Object) -> Iterator[bpy.types.Object]:
         mesh = stand_in.data
         bpy.data.objects.remove(stand_in)
         bpy.data.meshes.remove(mesh)
+        # shape keys outlive their mesh, and then Blender complains when it saves the file
+        bpy.data.batch_remove([key for key in bpy.data.shape_keys if key.user is None])
         obj.name, obj.data.name = title, mesh_title
 
 

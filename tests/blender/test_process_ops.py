@@ -117,6 +117,8 @@ def test_export_writes_a_file(addon, monkeypatch, tmp_path: Path) -> None:
     out = tmp_path / "out.fbx"
     assert bpy.ops.hyper_mocap.export_fbx(filepath=str(out)) == {"FINISHED"}
     assert out.read_bytes().startswith(b"Kaydara FBX Binary")
+    assert all(key.user for key in bpy.data.shape_keys)
+    assert bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "after.blend")) == {"FINISHED"}
     with pytest.raises(RuntimeError, match="There is no folder"):
         bpy.ops.hyper_mocap.export_fbx(filepath=str(tmp_path / "nowhere" / "out.fbx"))
 
