@@ -80,11 +80,11 @@ def test_true_rotations_stay(body):
     assert float(rotation_angle(found, truth).max()) < 0.2
 
 
-def a_walk(body, frames: int, fps: float = 30.0):
+def a_walk(body, frames: int, fps: float = 30.0, speed: float = 0.3):
     rotmats, betas = a_pose(frames, size=0.2), torch.zeros(10)
     points = body.keypoints(rotmats, betas, torch.zeros(3)).double()
     times = torch.arange(frames, dtype=torch.float64) / fps
-    path = torch.stack((0.3 * times, 0 * times, 4 + 0.8 * torch.sin(2 * times)), 1)
+    path = torch.stack((speed * times, 0 * times, 4 + 0.8 * torch.sin(2 * times)), 1)
     placed = points + path[:, None]
     return points, placed[..., :2] / placed[..., 2:], times, path
 
@@ -121,7 +121,7 @@ def a_net(body) -> HyperbolicNet:
 
 
 def a_track(body, frames: int, camera: Camera) -> Track:
-    points, rays, times, path = a_walk(body, frames)
+    points, rays, times, path = a_walk(body, frames, speed=1.5)
     px = rays * camera.fx + torch.tensor([camera.cx, camera.cy])
     keypoints = torch.cat((px, torch.ones(frames, 25, 1)), -1).float().numpy()
     return Track(
@@ -153,6 +153,9 @@ def test_every_frame_of_a_track_is_recovered_and_streamed(body, frames):
     assert progress[-1] == (frames, frames)
     keypoints = body.keypoints(*(torch.from_numpy(a) for a in (motion.rotmats, motion.betas, motion.trans)))
     assert float(keypoints[..., 2].min()) > 0  # in front of the camera
+    rays = (torch.from_numpy(track.keypoints[..., :2]) - torch.tensor([camera.cx, camera.cy])) / camera.fx
+    off = (keypoints[..., :2] - rays * keypoints[..., 2:]).mean(1) / keypoints[..., 2:].mean(1)
+    assert float(off.norm(dim=-1).max()) < 0.2  # on its own frame's rays; those of the next chunk are 0.4 away
 
 
 def test_a_stopped_recovery_returns_what_it_has(body):
