@@ -213,9 +213,16 @@ def test_who_comes_back_late_is_somebody_new():
 @pytest.mark.parametrize(("shirt", "trousers"), [((220, 220), (10, 10)), ((110, 200), (200, 140))])
 def test_other_clothes_in_the_same_place_are_somebody_else(shirt, trousers):
     first = Actor(lambda k: (300, 240, 200, 0.0) if k < 20 else None)
-    second = Actor(lambda k: (300, 240, 200, 0.0) if k >= 28 else None, shirt, trousers)
-    tracker = follow(Stage(first, second), 50)
-    assert [frames_of(tracker, k) for k in range(2)] == [list(range(20)), list(range(28, 50))]
+    second = Actor(lambda k: (300, 240, 200, 0.0) if k >= 40 else None, shirt, trousers)
+    tracker = follow(Stage(first, second), 60)
+    assert [frames_of(tracker, k) for k in range(2)] == [list(range(20)), list(range(40, 60))]
+
+
+def test_light_may_change_while_somebody_is_hidden_for_a_moment():
+    """The same two colours, a tenth of a second apart in the same place, are one person in other light."""
+    first = Actor(lambda k: (300, 240, 200, 0.0) if k < 20 else None)
+    second = Actor(lambda k: (300, 240, 200, 0.0) if k >= 22 else None, (110, 200), (200, 140))
+    assert len(follow(Stage(first, second), 40, TrackingConfig(search_turns=())).people) == 1
 
 
 @pytest.mark.parametrize("hidden", [4, 10])

@@ -51,9 +51,11 @@ class TrackingConfig:
     max_contradiction: int = 4
     """Frames that somebody may have been seen elsewhere by mistake before they were lost."""
     other_colours: float = 22.0
-    """Appearance distance above which two readings are different people."""
-    asks: int = 3
-    """How often the detector looks everywhere for a person just lost."""
+    """Appearance distance above which two readings are different people; twice that right after the last sight."""
+    doubt_seconds: float = 0.3
+    """How soon that wears off: light may change in a moment, but people do not change places."""
+    asks: int = 5
+    """How often the detector looks everywhere for a person just lost: after 1, 2, 4, 8, 16 frames."""
     look_back_bytes: int = 96 << 20
     """Memory for past frames, through which new people are followed back."""
     look_back_quality: float = 0.4

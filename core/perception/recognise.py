@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from core.perception.appearance import appearance_distance
@@ -32,7 +34,8 @@ def recognise_or_none(
         reach = config.lost_reach + config.reach_per_second * gap
         growth = side / max(1e-6, min(first.size, last.size))
         difference = appearance_distance(person.appearance, colours)
-        strange = 0.5 if np.isnan(difference) else difference / config.other_colours
+        tolerated = config.other_colours * (1 + math.exp(-gap / config.doubt_seconds))
+        strange = 0.5 if np.isnan(difference) else difference / tolerated
         cost = 0.5 * distance / reach + 0.5 * strange
         if distance <= reach and growth <= config.max_growth + gap and strange <= 1 and cost < best_cost:
             best, best_cost = person, cost

@@ -57,6 +57,7 @@ class Tracker:
                 person.remember_looks(look)
         self._near = [p for p in self._near if not p.is_lost or time - p.last.time <= self.config.lost_seconds]
         missing = [p for p in self._near if p.is_lost and p.asked < self.config.asks]
+        missing = [p for p in missing if index - p.last.frame >= 2**p.asked]
         for person in missing:
             person.asked += 1
         if missing:
