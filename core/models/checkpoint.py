@@ -56,6 +56,7 @@ def save_network(
     }
     partial = Path(path).with_name(Path(path).name + ".part")
     save_file(kept, partial, metadata=metadata)
+    partial.chmod(0o644)
     partial.replace(path)
 
 
