@@ -77,6 +77,8 @@ class FakeStages(Stages):
         weights = np.zeros((VERTICES, 24))
         weights[np.arange(VERTICES), np.arange(VERTICES)] = 0.6
         weights[np.arange(VERTICES), np.arange(VERTICES) + 5] = 0.4
+        weights[5] = 0
+        weights[5, [9, 2, 20, 4, 7]] = 0.5, 0.2, 0.15, 0.1, 0.05
         template = np.stack([np.zeros(VERTICES), np.linspace(-1.0, 0.8, VERTICES), np.zeros(VERTICES)], -1)
         shapedirs = np.zeros((VERTICES, 3, 10))
         shapedirs[..., 0] = 0.1 * template

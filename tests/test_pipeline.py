@@ -162,8 +162,10 @@ def test_body_message_keeps_four_influences(video):
     body = recorder.of(Body)[0]
     assert body.weight_joints.shape == (VERTICES, 4)
     joints, values = stream.from_array(body.weight_joints), stream.from_array(body.weight_values)
-    np.testing.assert_array_equal(joints[:, :2], np.stack([np.arange(6), np.arange(6) + 5], -1))
-    np.testing.assert_allclose(values, np.tile([0.6, 0.4, 0, 0], (6, 1)), atol=1e-6)
+    np.testing.assert_array_equal(joints[:5, :2], np.stack([np.arange(5), np.arange(5) + 5], -1))
+    np.testing.assert_allclose(values[:5], np.tile([0.6, 0.4, 0, 0], (5, 1)), atol=1e-6)
+    assert joints[5].tolist() == [9, 2, 20, 4], "the fifth influence, 0.05, is left out"
+    np.testing.assert_allclose(values[5], np.array([0.5, 0.2, 0.15, 0.1]) / 0.95, atol=1e-6)
     assert stream.from_array(body.faces)[1].tolist() == [2, 3, 4, -1]
 
 

@@ -7,7 +7,7 @@ import torch
 
 from core.perception.person import Person, Sample
 from core.perception.roi import Roi
-from core.perception.sofar import EVERY, HOLD, LEAST, SoFar
+from core.perception.sofar import LEAST, SoFar
 from core.perception.stitch import build_tracks
 from core.records import Clip
 
@@ -60,7 +60,8 @@ def test_stretches_are_the_beginning_of_the_track():
         joined = np.concatenate([getattr(t, name) for _, t in stretches])
         np.testing.assert_array_equal(joined, getattr(tracks[0], name)[: len(joined)], err_msg=name)
     assert stretches[0][1].frames[0] == FIRST and len(stretches[0][1]) >= LEAST
-    assert all(t.frames[-1] < FIRST + count - HOLD and count % EVERY == 0 for count, t in stretches)
+    assert all(t.frames[-1] < FIRST + count - 12 for count, t in stretches), "twelve frames are held back"
+    assert all(count % 8 == 0 for count, _ in stretches)
 
 
 def test_the_dubious_beginning_and_end_are_not_shown():
