@@ -16,6 +16,8 @@ from .bodydata import BodyData, blend_transforms, skinning_transforms
 LIMIT = 16
 SAMPLES = 128
 """Frames that the components are computed from, spread evenly; the weights are computed for every frame."""
+_BLOCK = 4096
+"""Columns of the samples that one piece of work takes."""
 SMALLEST_M = 2e-5
 """Components that move no vertex by more than this root mean square over the frames are left out."""
 
@@ -40,18 +42,31 @@ def rest_residual(
     the inverse, which keeps the correction bounded.
     """
     blend, shift = blend_transforms(body, rotations, translations)
-    residual = vertices - (np.einsum("vab,vb->va", blend, rest) + shift)
-    determinant = np.linalg.det(blend)
+    residual = vertices.T - _times(np.ascontiguousarray(blend.transpose(1, 2, 0)), rest.T) - shift.T
+    x, y, z = np.ascontiguousarray(blend.transpose(2, 1, 0))
+    rows = np.stack([_cross(y, z), _cross(z, x), _cross(x, y)])
+    determinant = (x * rows[0]).sum(axis=0)
     is_flat = determinant < 0.2
-    inverse = np.linalg.inv(np.where(is_flat[:, None, None], np.eye(3, dtype=np.float32), blend))
-    inverse[is_flat] = np.swapaxes(blend[is_flat], -1, -2)
-    return np.einsum("vab,vb->va", inverse, residual)
+    determinant[is_flat] = 1.0
+    rows /= determinant
+    rows[:, :, is_flat] = np.stack([x, y, z])[:, :, is_flat]
+    return _times(rows, residual).T
+
+
+def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Matrices [3, 3, V] times vectors [3, V]."""
+    return (matrices * vectors).sum(axis=1)
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross products of [3, V] and [3, V]."""
+    return np.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
 def compute_correctives(
     body: BodyData, betas: np.ndarray, poses: np.ndarray, trans: np.ndarray, read_vertices
-) -> Generator[None, None, Correctives]:
-    """Yield after each piece of work; return the correctives.
+) -> Generator[str, None, Correctives]:
+    """Yield before each further piece of work, saying what kind it is; return the correctives.
 
     poses [N, 24, 3], trans [N, 3]; read_vertices(n) returns frame n's world vertices [V, 3].
     """
@@ -66,9 +81,9 @@ def compute_correctives(
     samples = np.empty((len(chosen), rest.size), dtype=np.float32)
     for i, n in enumerate(chosen):
         samples[i] = residual(n)
-        yield
-    components = principal_components(samples, len(rest))
-    yield
+        yield "residual"
+    components = yield from principal_components(samples, len(rest))
+    yield "residual"
     weights = np.empty((count, len(components)))
     before = after = 0.0
     for n in range(count):
@@ -76,7 +91,8 @@ def compute_correctives(
         weights[n] = components @ r
         before += float(r @ r)
         after += float(r @ r) - float(weights[n] @ weights[n])
-        yield
+        yield "residual"
+    yield "deltas"
     scale = np.abs(weights).max(axis=0, initial=0.0)
     scale[scale == 0] = 1.0
     deltas = (components * scale[:, None]).reshape(len(components), len(rest), 3)
@@ -89,17 +105,31 @@ def compute_correctives(
     )
 
 
-def principal_components(samples: np.ndarray, vertex_count: int) -> np.ndarray:
+def principal_components(samples: np.ndarray, vertex_count: int) -> Generator[str, None, np.ndarray]:
     """Orthonormal rows [K, 3V], K <= 16, that carry most of samples [S, 3V]: eigenvectors of the S x S Gram matrix.
 
     Not centred: the zero correction must stay reachable, and a constant residual becomes the first component.
+    Yields as `compute_correctives` does.
     """
-    gram = (samples @ samples.T).astype(np.float64)
+    blocks = [slice(start, start + _BLOCK) for start in range(0, samples.shape[1], _BLOCK)]
+    gram = np.zeros((len(samples), len(samples)))
+    for block in blocks:
+        yield "gram"
+        gram += samples[:, block] @ samples[:, block].T
+    yield "eigenvectors"
     energy, vectors = np.linalg.eigh(gram)
     energy, vectors = energy[::-1][:LIMIT], vectors[:, ::-1][:, :LIMIT]
     floor = SMALLEST_M**2 * vertex_count * len(samples)
     keep = energy > max(floor, energy.max(initial=0.0) * 1e-9)
-    components = (vectors[:, keep].T @ samples) / np.sqrt(energy[keep])[:, None]
-    if len(components) == 0:
-        return np.zeros((0, samples.shape[1]))
-    return np.linalg.qr(components.T)[0].T
+    mix = (vectors[:, keep] / np.sqrt(energy[keep])).T
+    components, overlap = np.zeros((len(mix), samples.shape[1])), np.zeros((len(mix), len(mix)))
+    for block in blocks:
+        yield "components"
+        components[:, block] = mix @ samples[:, block]
+        overlap += components[:, block] @ components[:, block].T
+    # rounding has left them a little oblique: the inverse of Cholesky's triangle makes them orthonormal
+    straighten = np.linalg.inv(np.linalg.cholesky(overlap))
+    for block in blocks:
+        yield "components"
+        components[:, block] = straighten @ components[:, block]
+    return components

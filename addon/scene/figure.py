@@ -1,4 +1,4 @@
-"""Builds one person's figure: body mesh with quads, UVs, shape keys and weights, on an armature, in a collection."""
+"""Parts of one person's figure: body mesh with quads, UVs, shape keys, weights, material. build.py composes them."""
 
 from __future__ import annotations
 
@@ -27,52 +27,60 @@ def ensure_collection(scene: bpy.types.Scene, name: str, properties: dict) -> bp
     return collection
 
 
-def build_body_mesh(name: str, body: BodyData) -> bpy.types.Mesh:
-    """Return a new mesh: template in Blender's rest frame, quads, UVs, smooth shading. No weights, no shape keys."""
+def new_mesh(name: str, body: BodyData) -> bpy.types.Mesh:
+    """Return a new mesh: template in Blender's rest frame, quads and triangles. Nothing else; edges are missing."""
     mesh = bpy.data.meshes.new(name)
-    corners = np.where(body.faces[:, 3] < 0, 3, 4).astype(np.int32)
-    is_corner = np.ones(body.faces.shape, dtype=bool)
-    is_corner[:, 3] = corners == 4
+    is_corner = _corners(body)
+    sizes = is_corner.sum(axis=1).astype(np.int32)
     loops = body.faces[is_corner].astype(np.int32)
-    starts = (np.cumsum(corners) - corners).astype(np.int32)
     mesh.vertices.add(len(body.vertices))
     mesh.loops.add(len(loops))
-    mesh.polygons.add(len(corners))
-    mesh.vertices.foreach_set("co", rest_to_blender(body.vertices).astype(np.float32).ravel())
-    mesh.loops.foreach_set("vertex_index", loops)
-    mesh.polygons.foreach_set("loop_start", starts)
-    if len(body.uv):
-        uv = body.uv.reshape(-1, 4, 2)[is_corner]
-        mesh.uv_layers.new(name="UVMap").uv.foreach_set("vector", np.ascontiguousarray(uv, dtype=np.float32).ravel())
-    mesh.update(calc_edges=True)
-    mesh.validate()
-    mesh.shade_smooth()
+    mesh.polygons.add(len(sizes))
+    set_points(mesh.vertices, rest_to_blender(body.vertices))
+    mesh.attributes[".corner_vert"].data.foreach_set("value", loops)
+    mesh.polygons.foreach_set("loop_start", (np.cumsum(sizes) - sizes).astype(np.int32))
     return mesh
 
 
-def add_weights(obj: bpy.types.Object, body: BodyData) -> None:
-    """Vertex groups named as the bones, in joint order."""
-    for joint, name in enumerate(naming.BONE_NAMES):
-        group = obj.vertex_groups.new(name=name)
-        vertices, column = np.nonzero((body.weight_joints == joint) & (body.weight_values > 0))
-        weights = body.weight_values[vertices, column]
-        order = np.argsort(weights, kind="stable")
-        vertices, weights = vertices[order], weights[order]
-        cuts = np.flatnonzero(np.diff(weights)) + 1
-        for part, weight in zip(
-            np.split(vertices, cuts), weights[np.concatenate([[0], cuts])] if len(weights) else ()
-        ):
-            group.add(part.tolist(), float(weight), "REPLACE")
+def set_points(points, coordinates: np.ndarray) -> None:
+    """Write positions [V, 3] into the vertices of a mesh or the points of a shape key."""
+    points.foreach_set("co", np.ascontiguousarray(coordinates, dtype=np.float32).ravel())
 
 
-def add_shape_keys(obj: bpy.types.Object, body: BodyData, betas: np.ndarray) -> None:
-    """Basis and "Shape 1" .. "Shape 10", each one unit of a shape component, at the person's values."""
-    obj.shape_key_add(name="Basis", from_mix=False)
-    for k in range(SHAPE_COUNT):
-        key = obj.shape_key_add(name=f"Shape {k + 1}", from_mix=False)
-        moved = rest_to_blender(body.vertices + body.shapedirs[:, :, k])
-        key.data.foreach_set("co", moved.astype(np.float32).ravel())
-        _set_slider(key, float(betas[k]))
+def add_uv(mesh: bpy.types.Mesh, body: BodyData) -> None:
+    """The body's UV map, if it has one."""
+    if len(body.uv):
+        uv = body.uv.reshape(-1, 4, 2)[_corners(body)]
+        mesh.uv_layers.new(name="UVMap").uv.foreach_set("vector", np.ascontiguousarray(uv, dtype=np.float32).ravel())
+
+
+def _corners(body: BodyData) -> np.ndarray:
+    """Which of faces [F, 4] are corners: all but the fourth of triangles."""
+    is_corner = np.ones(body.faces.shape, dtype=bool)
+    is_corner[:, 3] = body.faces[:, 3] >= 0
+    return is_corner
+
+
+def add_weights(obj: bpy.types.Object, body: BodyData, joint: int) -> None:
+    """The vertex group of one bone; called in joint order. Vertices of the same weight are added together."""
+    add = obj.vertex_groups.new(name=naming.BONE_NAMES[joint]).add
+    vertices, column = np.nonzero((body.weight_joints == joint) & (body.weight_values > 0))
+    weights = body.weight_values[vertices, column]
+    is_whole = weights == 1
+    if is_whole.any():
+        add(vertices[is_whole].tolist(), 1.0, "REPLACE")
+    for vertex, weight in zip(vertices[~is_whole].tolist(), weights[~is_whole].tolist()):
+        add((vertex,), weight, "REPLACE")
+
+
+def add_shape_key(obj: bpy.types.Object, body: BodyData, betas: np.ndarray, k: int) -> None:
+    """Basis for k = -1, else "Shape k+1": one unit of a shape component, at the person's value."""
+    if k < 0:
+        obj.shape_key_add(name="Basis", from_mix=False)
+        return
+    key = obj.shape_key_add(name=f"Shape {k + 1}", from_mix=False)
+    set_points(key.points, rest_to_blender(body.vertices + body.shapedirs[:, :, k]))
+    _set_slider(key, float(betas[k]))
 
 
 def _set_slider(key: bpy.types.ShapeKey, value: float) -> None:
@@ -90,38 +98,6 @@ def shape_values(obj: bpy.types.Object) -> np.ndarray:
         key = keys.key_blocks.get(f"Shape {k + 1}") if keys else None
         values[k] = 0.0 if key is None else key.value
     return values
-
-
-def build_figure(
-    collection: bpy.types.Collection, body: BodyData, betas: np.ndarray, person: int, *, has_armature: bool = True
-) -> tuple[bpy.types.Object | None, bpy.types.Object]:
-    """Build (armature object, mesh object) for one person and link them into the collection.
-
-    Without armature the mesh has the person's shape baked in: its vertices will be given frame by frame.
-    """
-    title = f"Person {person + 1}"
-    mesh = build_body_mesh(f"{title} Body", body)
-    mesh.materials.append(build_material(title, person))
-    obj = bpy.data.objects.new(f"{title} Body" if has_armature else title, mesh)
-    obj.color = (*COLOURS[person % len(COLOURS)], 1.0)
-    if not has_armature:
-        collection.objects.link(obj)
-        shaped = rest_to_blender(body.rest_vertices(betas))
-        mesh.vertices.foreach_set("co", shaped.astype(np.float32).ravel())
-        mesh.update()
-        return None, obj
-    joints = body.rest_joints(betas)
-    armature = rig.build_armature(title, joints)
-    rig.store_joints(armature, body.joints, body.joint_shapedirs, betas)
-    collection.objects.link(armature)
-    collection.objects.link(obj)
-    obj.parent = armature
-    add_weights(obj, body)
-    add_shape_keys(obj, body, betas)
-    modifier = obj.modifiers.new("Armature", "ARMATURE")
-    modifier.object = armature
-    modifier.use_deform_preserve_volume = False
-    return armature, obj
 
 
 def set_shape(armature: bpy.types.Object, obj: bpy.types.Object | None, betas: np.ndarray) -> None:

@@ -15,6 +15,10 @@ import bpy
 TOKEN = "hyper_mocap_token"
 
 
+class VanishedError(LookupError):
+    """A datablock that work goes on with was deleted or undone meanwhile. Caught by whoever goes on with it."""
+
+
 @dataclass(frozen=True)
 class Handle:
     """Where a datablock was, and how to recognise it: safe to keep over any call."""
@@ -31,6 +35,13 @@ class Handle:
         if first is not None and first.get(TOKEN) == self.token:
             return first
         return next((block for block in table if block.get(TOKEN) == self.token), None)
+
+    def find(self):
+        """Return the datablock. VanishedError if it is gone."""
+        block = self.find_or_none()
+        if block is None:
+            raise VanishedError(self.name)
+        return block
 
 
 def remark(handle: Handle) -> bool:

@@ -11,10 +11,10 @@ from .. import naming
 from ..action import KeyWriter
 from ..convert import scene_frames_from_times
 from . import armature as rig
-from . import figure
 from .bodydata import BodyData
+from .build import FigureBuild
 from .frames import FrameStore
-from .lookup import Handle, is_in_scene, mark
+from .lookup import Handle, VanishedError, is_in_scene
 
 PERSON = "hyper_mocap_person"
 START_FRAME = "hyper_mocap_start_frame"
@@ -68,6 +68,8 @@ class PersonState:
     store: FrameStore = field(default_factory=FrameStore)
     armature: Handle | None = None
     mesh: Handle | None = None
+    building: FigureBuild | None = None
+    """The figure while it is being built, before it is in the scene."""
     is_built: bool = False
     is_gone: bool = False
     """The figure was deleted; it is not made again."""
@@ -76,18 +78,32 @@ class PersonState:
     def build(
         self, collection: bpy.types.Collection, body: BodyData, properties: dict, *, has_armature: bool = True
     ) -> None:
-        """Make the figure and remember its handles."""
-        armature, mesh = figure.build_figure(collection, body, self.betas, self.person, has_armature=has_armature)
-        self.mesh = mark(mesh, "objects")
-        owner = mesh
+        """Do the next piece of making the figure; at the last one remember its handles."""
+        if self.building is None:
+            self.building = FigureBuild(body, self.betas, self.person, has_armature=has_armature)
+        try:
+            if self.building.next_piece != "link":
+                self.building.step()
+                return
+            armature, mesh = self.building.link(collection)
+        except VanishedError:  # it was not in the scene yet, so nobody deleted it on purpose: begin again
+            self.stop_building()
+            return
+        self.mesh, self.armature, self.building = self.building.mesh, self.building.armature, None
+        owner = armature or mesh
         if armature is not None:
-            self.armature, owner = mark(armature, "objects"), armature
             for name in (naming.CONFIDENCE_NAME, *naming.CONTACT_NAMES):
                 armature[name] = 0.0
                 armature.id_properties_ui(name).update(min=0.0, max=1.0)
         for key, value in {**properties, PERSON: self.person, HEIGHT: self.height_m}.items():
             owner[key] = value
         self.is_built = True
+
+    def stop_building(self) -> None:
+        """Remove a figure that is not complete yet."""
+        if self.building is not None:
+            self.building.discard()
+            self.building = None
 
     def owner_or_none(self, scene: bpy.types.Scene | None) -> bpy.types.Object | None:
         """Return the armature (or the mesh, if it stands alone) while it is in the scene; else it is gone."""
@@ -102,6 +118,7 @@ class PersonState:
 
     def restore(self, scene: bpy.types.Scene) -> None:
         """After undo or redo: key all frames anew, and if the figure went with the undo, let it be built again."""
+        self.stop_building()
         if self.is_gone or not self.is_built:
             return
         obj = (self.armature or self.mesh).find_or_none()

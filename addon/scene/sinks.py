@@ -18,6 +18,7 @@ from ..action import KeyWriter
 from ..convert import rest_to_blender
 from .bodydata import BodyData, skin
 from .correctives import compute_correctives
+from .figure import set_points
 from .pc2 import PointCacheFile
 from .person import PersonState, strictly_increasing
 
@@ -35,26 +36,30 @@ class VertexSink:
         self.folder = folder or tempfile.gettempdir()
         self.warnings: list[str] = []
         self._queue: deque[tuple[int, np.ndarray | None]] = deque()
+        self._rest: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def add(self, frames: np.ndarray, vertices: np.ndarray | None) -> None:
         """Queue source frames [n] with their world vertices [n, V, 3], or None to skin them here."""
         for i, frame in enumerate(frames):
             self._queue.append((int(frame), None if vertices is None else vertices[i]))
 
-    def step(self) -> bool:
-        """Take one frame from the queue; False if there was none."""
+    @property
+    def has_waiting(self) -> bool:
+        """Whether `step` has something to do."""
+        return bool(self._queue)
+
+    def step(self) -> None:
+        """Take one frame from the queue; nothing of a figure that is gone."""
         if self.state.is_gone:
             self._queue.clear()
-        if not self._queue:
-            return False
+            return
         frame, vertices = self._queue.popleft()
         row = int(np.searchsorted(self.state.store.frames, frame))
         if row < len(self.state.store) and self.state.store.frames[row] == frame:
             self._take(row, frame, self._skinned(row) if vertices is None else vertices)
-        return True
 
-    def closing_steps(self) -> Iterator[None]:
-        """Yield between pieces of the work that remains when no more frames will come."""
+    def closing_steps(self) -> Iterator[str]:
+        """Do what remains when no more frames will come; yield before each further piece, saying what kind it is."""
         yield from ()
 
     def close(self) -> None:
@@ -62,7 +67,9 @@ class VertexSink:
 
     def _skinned(self, row: int) -> np.ndarray:
         store, betas = self.state.store, self.state.betas
-        rest, joints = self.body.rest_vertices(betas), self.body.rest_joints(betas)
+        if self._rest is None or self._rest[0] is not betas:
+            self._rest = betas, self.body.rest_vertices(betas).astype(np.float32), self.body.rest_joints(betas)
+        _, rest, joints = self._rest
         return skin(self.body, rest, store.poses[row : row + 1], store.trans[row : row + 1], joints)[0]
 
     def _take(self, row: int, frame: int, vertices: np.ndarray) -> None:
@@ -138,12 +145,12 @@ class PointCacheSink(_FileSink):
         except ValueError:
             return path
 
-    def closing_steps(self) -> Iterator[None]:
+    def closing_steps(self) -> Iterator[str]:
         if self._cache is None:
             return
         for index in self._cache.missing:
             self._cache.fill_gap(index)
-            yield
+            yield "gap"
         self.close()
         mesh = self.state.mesh_or_none()
         modifier = mesh.modifiers.get(CACHE_MODIFIER) if mesh is not None else None
@@ -166,7 +173,7 @@ class CorrectiveSink(_FileSink):
     needs_vertices = True
     suffix = ".tmp.pc2"
 
-    def closing_steps(self) -> Iterator[None]:
+    def closing_steps(self) -> Iterator[str]:
         store = self.state.store
         if self._cache is None or self._cache.sample_count == 0:
             return
@@ -187,10 +194,9 @@ class CorrectiveSink(_FileSink):
         for k, delta in enumerate(found.deltas):
             name = f"Corrective {k + 1}"
             key = mesh.data.shape_keys.key_blocks.get(name) or mesh.shape_key_add(name=name, from_mix=False)
-            moved = rest_to_blender(self.body.vertices + delta).astype(np.float32)
-            key.data.foreach_set("co", moved.ravel())
+            set_points(key.points, rest_to_blender(self.body.vertices + delta))
             key.slider_min, key.slider_max = -1.0, 1.0
-            yield
+            yield "corrective key"
             mesh = self.state.mesh_or_none()
             if mesh is None or mesh.data.shape_keys is None:
                 return
@@ -231,7 +237,7 @@ class ShapeKeySink(VertexSink):
             self._keyed = sorted({*self._keyed, frame})
             place = self._keyed.index(frame)
             self._write_ramps(mesh, range(max(place - 1, 0), min(place + 2, len(self._keyed))))
-        key.data.foreach_set("co", np.ascontiguousarray(vertices, dtype=np.float32).ravel())
+        set_points(key.points, vertices)
 
     def _write_ramps(self, mesh: bpy.types.Object, places: range) -> None:
         store = self.state.store

@@ -5,7 +5,7 @@ How to call it (main thread only)::
     writer = SceneWriter(context.scene, WriterOptions(mode="ARMATURE", method="fit", version="0.1.0"))
     # timer, or a plain loop in background mode:
     writer.handle(message)          # any protocol message, cheap (stores; under 1 ms); irrelevant ones are ignored
-    more = writer.tick(0.004)       # writes for at most about that long; True while work waits
+    more = writer.tick(0.004)       # works for at most about that long; True while work waits
     # after Done, Error or the engine's death:
     while writer.tick(0.008): ...   # spread over timer calls when there is a window
     summary = writer.finish()       # completes what is left at once, closes files; call it exactly once
@@ -32,6 +32,7 @@ from . import figure
 from .bodydata import BodyData, array_from_wire
 from .options import WriterOptions, WriterSummary
 from .person import PersonState
+from .schedule import CostBook, Piece
 from .sinks import SINKS, VertexSink
 from .stage import Stage
 
@@ -53,7 +54,9 @@ class SceneWriter:
         self._sinks: dict[int, VertexSink] = {}
         self._reshaped: set[int] = set()
         self._is_closing = False
-        self._closing: Iterator[None] | None = None
+        self._closing: Iterator[str] | None = None
+        self._closing_kind = ""
+        self._costs = CostBook()
         self._bursts: dict[int, KeyWriter] = {}
         self._dropped = 0
         self._handlers = {
@@ -79,13 +82,19 @@ class SceneWriter:
             handler(message)
 
     def tick(self, budget_s: float = 0.006) -> bool:
-        """Work for about `budget_s` seconds; True while more work waits. Building a figure is one longer piece."""
-        deadline = time.perf_counter() + budget_s
+        """Work for `budget_s` seconds, longer only where a single piece does; True while more waits."""
+        now = time.perf_counter()
+        deadline = now + budget_s
         self._bursts = {}
+        is_first = True
         try:
-            while self._step():
-                if time.perf_counter() >= deadline:
+            while (piece := self._next_piece()) is not None:
+                if not is_first and not self._costs.fits(piece.kind, deadline - now):
                     return True
+                started, is_first = now, False
+                piece.work()
+                now = time.perf_counter()
+                self._costs.note(piece.kind, now - started)
             return False
         finally:
             scene = self._stage.scene_or_none()
@@ -174,7 +183,7 @@ class SceneWriter:
                 self._on_frames(waiting)
         elif not np.array_equal(betas, state.betas):
             state.betas, state.height_m = betas, message.height_m
-            if state.is_built:
+            if state.is_built or state.building is not None:
                 self._reshaped.add(message.person)
 
     def _on_view(self, message: protocol.View) -> None:
@@ -221,66 +230,80 @@ class SceneWriter:
             if digits.isdigit():
                 self.set_result(int(digits), str(path))
 
-    # Work, one small step at a time: True if something was done
+    # Work, in small pieces
 
-    def _step(self) -> bool:
+    def _next_piece(self) -> Piece | None:
+        """What to do next, in the order of urgency; None if nothing waits."""
         scene = self._stage.scene_or_none()
         if scene is None:
-            return self._drop_all()
-        if self._stage.views.is_due(self._is_closing):
-            self._stage.write_views(list(self._people.values()))
-            return True
-        if self._body is None:
-            return False
-        for state in self._people.values():
-            if self._step_person(scene, state):
-                return True
-        if any(sink.step() for sink in self._sinks.values()):
-            return True
-        return self._is_closing and self._step_closing()
-
-    def _drop_all(self) -> bool:
-        for state in self._people.values():
-            state.is_gone = True
-        return False
-
-    def _step_person(self, scene: bpy.types.Scene, state: PersonState) -> bool:
-        if state.is_gone:
-            return False
-        if not state.is_built:
-            collection = self._stage.collection_or_none()
-            if collection is None:
+            for state in self._people.values():
                 state.is_gone = True
-                return False
-            properties = self._stage.provenance(self._body.name)
-            state.build(collection, self._body, properties, has_armature=self.options.mode != "SHAPE_KEYS")
-            return True
+            return None
+        if self._stage.views.is_due(self._is_closing):
+            return Piece("camera", lambda: self._stage.write_views(list(self._people.values())))
+        if self._body is None:
+            return None
+        for state in self._people.values():
+            piece = self._piece_of_person(scene, state)
+            if piece is not None:
+                return piece
+        for sink in self._sinks.values():
+            if sink.has_waiting:
+                return Piece("vertices", sink.step)
+        return self._closing_piece() if self._is_closing else None
+
+    def _piece_of_person(self, scene: bpy.types.Scene, state: PersonState) -> Piece | None:
+        if state.is_gone:
+            return None
+        if not state.is_built:
+            return self._building_piece(state)
         is_reshaped = state.person in self._reshaped
         if state.armature is None or not (is_reshaped or state.store.has_waiting or state.has_dirty):
-            return False
+            return None
         owner = state.owner_or_none(scene)
         if owner is None:
-            return False
+            return None
         if is_reshaped:
-            self._reshaped.discard(state.person)
-            figure.set_shape(owner, state.mesh_or_none(), state.betas)
-            state.store.wait_all()
-            return True
+            return Piece("reshape", lambda: self._reshape(state, owner))
         if state.store.has_waiting:
-            return state.convert(owner, self._body.rest_joints(state.betas))
+            return Piece("convert", lambda: state.convert(owner, self._body.rest_joints(state.betas)))
+        return Piece("keys", lambda: self._write_channel(state, owner))
+
+    def _building_piece(self, state: PersonState) -> Piece | None:
+        collection = self._stage.collection_or_none()
+        if collection is None:
+            state.stop_building()
+            state.is_gone = True
+            return None
+        properties = self._stage.provenance(self._body.name)
+        has_armature = self.options.mode != "SHAPE_KEYS"
+        kind = state.building.next_piece if state.building is not None else "mesh"
+        return Piece(kind, lambda: state.build(collection, self._body, properties, has_armature=has_armature))
+
+    def _reshape(self, state: PersonState, owner: bpy.types.Object) -> None:
+        self._reshaped.discard(state.person)
+        figure.set_shape(owner, state.mesh_or_none(), state.betas)
+        state.store.wait_all()
+
+    def _write_channel(self, state: PersonState, owner: bpy.types.Object) -> None:
         writer = self._bursts.get(state.person)
         if writer is None:
             writer = self._bursts[state.person] = KeyWriter(owner, owner.name)
         channel = next(c for c in state.channels if c.dirty is not None)
         state.write_channel(writer, channel, self._stage.start_frame, self._stage.rate)
-        return True
 
-    def _step_closing(self) -> bool:
+    def _closing_piece(self) -> Piece | None:
         if self._closing is None:
             self._closing = self._closing_work()
-        return next(self._closing, self) is None
+            self._closing_kind = next(self._closing, "")
+        return Piece(self._closing_kind, self._close_on) if self._closing_kind else None
 
-    def _closing_work(self) -> Iterator[None]:
+    def _close_on(self) -> None:
+        self._closing_kind = next(self._closing, "")
+
+    def _closing_work(self) -> Iterator[str]:
+        """Yield the kind of the piece that follows."""
         for sink in self._sinks.values():
+            yield "closing"
             yield from sink.closing_steps()
             sink.close()
