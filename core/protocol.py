@@ -105,7 +105,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Progress:
-    """stage: one of STAGES; done, total in units of that stage; fraction of the whole job 0..1; eta_s < 0: unknown."""
+    """stage: one of STAGES; done, total in its units; fraction of the whole job 0..1; eta_s < 0: unknown."""
 
     stage: str
     done: int
@@ -250,9 +250,9 @@ def encode(message: Message) -> bytes:
         header = json.dumps({"type": kind, "fields": values, "arrays": arrays}, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"{kind}: not expressible as JSON: {error}") from None
-    body = b"".join(payload)
-    _check_sizes(len(header), len(body))
-    return PREFIX.pack(MAGIC, VERSION, 0, len(header), len(body)) + header + body
+    size = sum(map(len, payload))
+    _check_sizes(len(header), size)
+    return b"".join([PREFIX.pack(MAGIC, VERSION, 0, len(header), size), header, *payload])
 
 
 class Decoder:
