@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -107,8 +108,8 @@ def measure(
             report.mediapipe = min(bare, key=lambda m: m["seconds"])
             report.mediapipe["fps"] = round(report.mediapipe["frames"] / report.mediapipe["seconds"], 2)
             report.ratio_to_mediapipe = round(report.engine["fps"] / report.mediapipe["fps"], 3)
-        note("streaming: socket against none")
-        report.streaming = measure_streaming(video, threads, options, runs)
+        note("streaming")
+        report.streaming = measure_streaming(video, threads, options)
         if with_memory:
             report.memory = measure_memory(video, folder, threads, options, note)
     return report
@@ -124,27 +125,20 @@ def run_mediapipe(python: str, video: str) -> dict:
     return _run_script(python, MEDIAPIPE_SCRIPT, video)
 
 
-def measure_streaming(video: str, threads: int, options: dict, runs: int) -> dict:
-    """Return the engine's time with every frame and vertex sent over a socket, and without a listener.
+def measure_streaming(video: str, threads: int, options: dict) -> dict:
+    """Return what sending every frame and vertex over a socket costs, in processor time of the engine.
 
-    Both jobs compute the vertices, so that the difference is encoding, queueing and sending. `overhead` compares the
-    engine's processor time, which other programs on the machine do not disturb; wall times are given beside it.
+    send_cpu_s is the time of the threads in encoding, queueing and sending; overhead is it over the rest of the job.
     """
-    options = {**options, "vertices": True}
-    alone, streamed, sent = [], [], 0
-    for _ in range(runs):
-        alone.append(_served(video, threads, options, is_read=False)[0])
-        summary, sent = _served(video, threads, options, is_read=True)
-        streamed.append(summary)
-    least = {
-        f"{name}_{key}": min(summary[f"measured_{key}"] for summary in summaries)
-        for name, summaries in (("alone", alone), ("streamed", streamed))
-        for key in ("s", "cpu_s")
-    }
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return {}
+    summary, count = _served(video, threads, {**options, "vertices": True})
+    job_s, send_s = summary["job_cpu_s"], summary["send_cpu_s"]
     return {
-        **{name: round(value, 3) for name, value in least.items()},
-        "megabytes": round(sent / 1e6, 1),
-        "overhead": round(least["streamed_cpu_s"] / least["alone_cpu_s"] - 1, 4),
+        "job_cpu_s": round(job_s, 3),
+        "send_cpu_s": round(send_s, 3),
+        "megabytes": round(count / 1e6, 1),
+        "overhead": round(send_s / (job_s - send_s), 4),
     }
 
 
@@ -179,28 +173,36 @@ def write_looped(video: str, path: Path, count: int, *, longest: int = 640) -> N
 
 
 SERVE_SCRIPT = """
-import os, sys, time
+import os, sys, threading, time
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from core import pipeline, server
 threads, port = int(sys.argv[1]), int(sys.argv[2])
 if threads: torch.set_num_threads(threads)
+def cpu_of(name):
+    return sum(time.clock_gettime(time.pthread_getcpuclockid(t.ident))
+               for t in threading.enumerate() if t.name == name)
 def run(video, options, sink, **rest):
-    began, used = time.perf_counter(), time.process_time()
-    quiet = lambda message: None
-    done = pipeline.run(video, options, sink if sys.argv[3] == "read" else quiet, **rest)
-    done.summary["measured_s"] = time.perf_counter() - began
-    done.summary["measured_cpu_s"] = time.process_time() - used
+    spent = 0.0
+    def timed(message):
+        nonlocal spent
+        began = time.thread_time()
+        sink(message)
+        spent += time.thread_time() - began
+    began, sent = time.process_time(), cpu_of("send")
+    done = pipeline.run(video, options, timed, **rest)
+    done.summary["job_cpu_s"] = time.process_time() - began
+    done.summary["send_cpu_s"] = spent + cpu_of("send") - sent
     return done
 sys.exit(server.serve(port, "measuring", run))
 """
 
 
-def _served(video: str, threads: int, options: dict, *, is_read: bool) -> tuple[dict, int]:
+def _served(video: str, threads: int, options: dict) -> tuple[dict, int]:
     """Run a job through a real server process; return (its summary, bytes received)."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(60)
-    words = [str(threads), str(listener.getsockname()[1]), "read" if is_read else "none"]
+    words = [str(threads), str(listener.getsockname()[1])]
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE_SCRIPT, *words],
         cwd=ROOT,
@@ -257,11 +259,12 @@ def describe(report: Report) -> list[str]:
         bare = report.mediapipe
         lines.append(f"MediaPipe  {bare['fps']:7.1f} frames/s   {bare['seconds']:.2f} s (one person, landmarks only)")
         lines.append(f"ratio      {report.ratio_to_mediapipe:7.2f}")
-    stream = report.streaming
-    lines.append(
-        f"streaming  {stream['overhead']:7.1%} more processor time for {stream['megabytes']:.0f} MB over the socket "
-        f"({stream['alone_cpu_s']:.2f} s -> {stream['streamed_cpu_s']:.2f} s)"
-    )
+    if report.streaming:
+        stream = report.streaming
+        lines.append(
+            f"streaming  {stream['overhead']:7.1%} of processor time for {stream['megabytes']:.0f} MB over the socket "
+            f"({stream['send_cpu_s']:.2f} of {stream['job_cpu_s']:.2f} s)"
+        )
     if report.memory:
         peaks = ", ".join(f"{report.memory[str(n)]:.0f} MB at {n} frames" for n in MEMORY_FRAMES)
         lines.append(f"memory     {peaks} ({report.memory['growth']:+.1%})")

@@ -70,9 +70,8 @@ class Connection:
 
     def serve(self, token: str) -> int:
         """Say hello, then run jobs until Bye, a closed socket, or silence."""
-        threads = [threading.Thread(target=f, daemon=True) for f in (self._read_forever, self._send_forever)]
-        for thread in threads:
-            thread.start()
+        for name, work in (("read", self._read_forever), ("send", self._send_forever)):
+            threading.Thread(target=work, name=name, daemon=True).start()
         self.send(protocol.Hello(token, VERSION, os.getpid(), ""))
         try:
             while (job := self._next_job()) is not None:

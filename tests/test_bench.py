@@ -49,9 +49,9 @@ def test_report_reads_well():
     }
     report.mediapipe = {"fps": 40.0, "seconds": 2.5}
     report.ratio_to_mediapipe = 0.625
-    report.streaming = {"overhead": 0.02, "megabytes": 50, "alone_cpu_s": 4.0, "streamed_cpu_s": 4.08}
+    report.streaming = {"overhead": 0.02, "megabytes": 50, "job_cpu_s": 4.0, "send_cpu_s": 0.08}
     report.memory = {"300": 500.0, "3000": 510.0, "growth": 0.02}
     text = "\n".join(bench.describe(report))
-    for part in ("25.0 frames/s", "perceive      33 frames/s", "0.62", "2.0% more processor time", "(+2.0%)"):
+    for part in ("25.0 frames/s", "perceive      33 frames/s", "0.62", "2.0% of processor time", "(+2.0%)"):
         assert part in text, text
     assert "track" not in text
