@@ -262,7 +262,7 @@ def describe(report: Report) -> list[str]:
     if report.streaming:
         stream = report.streaming
         lines.append(
-            f"streaming  {stream['overhead']:7.1%} of processor time for {stream['megabytes']:.0f} MB over the socket "
+            f"streaming  {stream['overhead']:7.1%} of processor time for {stream['megabytes']:.0f} MB by socket "
             f"({stream['send_cpu_s']:.2f} of {stream['job_cpu_s']:.2f} s)"
         )
     if report.memory:
