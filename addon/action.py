@@ -109,9 +109,12 @@ class KeyWriter:
         if len(points) < _APPEND_LIMIT:
             curve.update()
 
-    def update_long_curves(self) -> None:
-        """Set the handles of long curves, which `write` leaves out: linear keys ignore them, so once is enough."""
-        for curve in self._channels.fcurves:
+    def update_long_curves(self, chosen: slice = slice(None)) -> None:
+        """Set the handles of long curves, which `write` leaves out: linear keys ignore them, so once is enough.
+
+        chosen: which of the datablock's curves, to spread the work.
+        """
+        for curve in self._channels.fcurves[chosen]:
             if len(curve.keyframe_points) >= _APPEND_LIMIT:
                 curve.update()
 

@@ -18,6 +18,8 @@ SAMPLES = 128
 """Frames that the components are computed from, spread evenly; the weights are computed for every frame."""
 _BLOCK = 4096
 """Columns of the samples that one piece of work takes."""
+_AT_ONCE = 64
+"""Frames whose bone transforms one piece of work computes."""
 SMALLEST_M = 2e-5
 """Components that move no vertex by more than this root mean square over the frames are left out."""
 
@@ -72,7 +74,12 @@ def compute_correctives(
     """
     count = len(poses)
     joints, rest = body.rest_joints(betas), body.rest_vertices(betas).astype(np.float32)
-    rotations, translations = skinning_transforms(poses, trans, joints)
+    rotations, translations = np.empty((count, len(joints), 3, 3)), np.empty((count, len(joints), 3))
+    for start in range(0, count, _AT_ONCE):
+        yield "transforms"
+        some = slice(start, start + _AT_ONCE)
+        rotations[some], translations[some] = skinning_transforms(poses[some], trans[some], joints)
+    yield "residual"
 
     def residual(n: int) -> np.ndarray:
         return rest_residual(body, rest, read_vertices(n), rotations[n], translations[n]).reshape(-1)
@@ -95,10 +102,13 @@ def compute_correctives(
     yield "deltas"
     scale = np.abs(weights).max(axis=0, initial=0.0)
     scale[scale == 0] = 1.0
-    deltas = (components * scale[:, None]).reshape(len(components), len(rest), 3)
+    deltas = np.empty((len(components), len(rest), 3), dtype=np.float32)
+    for k in range(len(components)):
+        deltas[k] = (components[k] * scale[k]).reshape(-1, 3)
+    yield "corrective key"
     points = max(count * len(rest), 1)
     return Correctives(
-        deltas.astype(np.float32),
+        deltas,
         weights / scale,
         float(np.sqrt(before / points)),
         float(np.sqrt(max(after, 0.0) / points)),

@@ -22,6 +22,8 @@ _LAYOUT = {
     "location": ((3,), np.float32),
 }
 """Name -> (shape of one frame, type). The last two are filled by `convert`."""
+_AT_ONCE = 128
+"""Frames that `convert` takes in one go, about 2 ms of work."""
 
 
 class FrameStore:
@@ -119,7 +121,7 @@ class FrameStore:
         return slice(*np.searchsorted(self.frames, [first, last + 1]))
 
     def convert(self, joints_rest: np.ndarray, bone_axes: np.ndarray) -> tuple[int, int, np.ndarray] | None:
-        """Fill quaternions and location of the waiting frames; None if there are none.
+        """Fill quaternions and location of the waiting frames, _AT_ONCE of them at most; None if there are none.
 
         Returns (first, last, flipped [24]): the source frames concerned, and for each bone whether the signs of all
         later frames were turned over to keep the curve continuous (then they too must be keyed anew).
@@ -129,6 +131,10 @@ class FrameStore:
         first, last = self._waiting
         self._waiting = None
         rows = self.rows(first, last)
+        if rows.stop - rows.start > _AT_ONCE:
+            rows = slice(rows.start, rows.start + _AT_ONCE)
+            self._waiting = (int(self.frames[rows.stop]), last)
+            last = int(self.frames[rows.stop - 1])
         quaternions, location = bone_keys_from_pose(self.poses[rows], self.trans[rows], joints_rest, bone_axes)
         before = self.quaternions[rows.start - 1].astype(np.float64) if rows.start > 0 else None
         quaternions = make_continuous(quaternions, before)

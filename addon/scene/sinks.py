@@ -188,25 +188,31 @@ class CorrectiveSink(_FileSink):
             lambda n: self._cache.read(int(store.frames[rows[n]]) - self._first),
         )
         self.close()
-        mesh = self.state.mesh_or_none()
-        if mesh is None or mesh.data.shape_keys is None:
-            return
-        for k, delta in enumerate(found.deltas):
-            name = f"Corrective {k + 1}"
-            key = mesh.data.shape_keys.key_blocks.get(name) or mesh.shape_key_add(name=name, from_mix=False)
-            set_points(key.points, rest_to_blender(self.body.vertices + delta))
-            key.slider_min, key.slider_max = -1.0, 1.0
-            yield "corrective key"
-            mesh = self.state.mesh_or_none()
-            if mesh is None or mesh.data.shape_keys is None:
-                return
         frames = self.scene_frames(store.times[rows])
         keep = strictly_increasing(frames.astype(np.float32))
+        for k, delta in enumerate(found.deltas):
+            mesh = self._keyed_mesh_or_none()
+            if mesh is None:
+                return
+            self._add_key(mesh, f"Corrective {k + 1}", delta, frames[keep], found.values[keep, k])
+            yield "corrective key"
+        mesh = self._keyed_mesh_or_none()
+        if mesh is not None:
+            mesh["hyper_mocap_corrective_rms_mm"] = [1e3 * found.rms_before_m, 1e3 * found.rms_after_m]
+
+    def _keyed_mesh_or_none(self) -> bpy.types.Object | None:
+        mesh = self.state.mesh_or_none()
+        return mesh if mesh is not None and mesh.data.shape_keys is not None else None
+
+    def _add_key(
+        self, mesh: bpy.types.Object, name: str, delta: np.ndarray, frames: np.ndarray, values: np.ndarray
+    ) -> None:
+        """One shape key that moves the template by delta [V, 3], with its values [N] at frames [N]."""
+        key = mesh.data.shape_keys.key_blocks.get(name) or mesh.shape_key_add(name=name, from_mix=False)
+        set_points(key.points, rest_to_blender(self.body.vertices + delta))
+        key.slider_min, key.slider_max = -1.0, 1.0
         writer = KeyWriter(mesh.data.shape_keys, f"{mesh.name} Correctives")
-        for k in range(len(found.deltas)):
-            path = f'key_blocks["Corrective {k + 1}"].value'
-            writer.write(path, 0, frames[keep], found.values[keep, k], group="Correctives")
-        mesh["hyper_mocap_corrective_rms_mm"] = [1e3 * found.rms_before_m, 1e3 * found.rms_after_m]
+        writer.write(f'key_blocks["{name}"].value', 0, frames, values, group="Correctives")
 
     def close(self) -> None:
         super().close()

@@ -38,6 +38,7 @@ from .stage import Stage
 
 RESULT = "hyper_mocap_result"
 """Custom property of a figure: path of the result file with its raw motion."""
+CURVES_AT_ONCE = 8
 
 
 class SceneWriter:
@@ -137,8 +138,6 @@ class SceneWriter:
             summary.frames += len(state.store)
             if state.person in self._results:
                 owner[RESULT] = self._results[state.person]
-            if state.armature is not None and owner.animation_data and owner.animation_data.action:
-                KeyWriter(owner, owner.name).update_long_curves()
             self._stage.extend_range(float(state.store.times[-1]))
         summary.collection, summary.camera = self._stage.close()
         for sink in self._sinks.values():
@@ -303,6 +302,12 @@ class SceneWriter:
 
     def _closing_work(self) -> Iterator[str]:
         """Yield the kind of the piece that follows."""
+        for state in self._people.values():
+            for start in range(0, len(state.channels), CURVES_AT_ONCE):
+                yield "handles"
+                owner = state.owner_or_none(self._stage.scene_or_none())
+                if owner is not None and owner.animation_data and owner.animation_data.action:
+                    KeyWriter(owner, owner.name).update_long_curves(slice(start, start + CURVES_AT_ONCE))
         for sink in self._sinks.values():
             yield "closing"
             yield from sink.closing_steps()
