@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -29,7 +30,17 @@ def main() -> None:
     """Run the batch with what follows `--` on the command line, and leave with its exit code."""
     load_package()
     arguments = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:]
-    sys.exit(importlib.import_module(f"{PACKAGE}.addon.batch_run").main(arguments))
+    code = importlib.import_module(f"{PACKAGE}.addon.batch_run").main(arguments)
+    if not importlib.import_module("bpy").app.binary_path:
+        leave_wheel(code)
+    sys.exit(code)
+
+
+def leave_wheel(code: int) -> None:
+    """End the process at once: freeing itself, the bpy 4.2 wheel crashes wherever a timer or glTF was used."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

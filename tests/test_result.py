@@ -52,7 +52,8 @@ def test_file_holds_every_field_without_pickle(tmp_path):
     with np.load(path, allow_pickle=False) as data:
         assert sorted(data.files) == sorted(
             "frames times poses trans betas gender mocap_framerate joints_cam vertices_cam keypoints2d confidence "
-            "camera method version body job job_people job_complete R_world_from_cam t_world_from_cam contacts".split()
+            "camera method version body job job_people job_complete R_world_from_cam t_world_from_cam "
+            "contacts".split()
         )
         assert data["poses"].shape == (7, 72) and data["poses"].dtype == np.float32
         assert data["camera"].tolist() == [900.0, 901.0, 320.0, 240.0, 640.0, 480.0]
