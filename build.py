@@ -203,17 +203,11 @@ def make_zip() -> Path:
 
 def bench(arguments: list[str]) -> None:
     """Measure the engine against MediaPipe on the same clip in the same run, and Blender's key writing."""
-    engine, mediapipe, bpy = ensure(".venv"), ensure(".venv-mediapipe"), ensure(".venv-bpy50")
-    run(
-        engine,
-        "-m",
-        "core",
-        "bench",
-        "--mediapipe-python",
-        mediapipe,
-        *(["--bpy-python", bpy] if bpy else []),
-        *arguments,
-    )
+    engine, mediapipe = ensure(".venv"), ensure(".venv-mediapipe")
+    run(engine, "-m", "core", "bench", "--mediapipe-python", mediapipe, *arguments)
+    for name in (".venv-bpy42", ".venv-bpy50"):
+        if python := ensure(name):
+            run(python, "tests/blender/measure_keys.py", check=False)
 
 
 def doctor() -> None:
