@@ -96,10 +96,7 @@ class _Job:
             return self._done([])
         if not tracks:
             self.cache.remove()
-            raise NoPersonError(
-                f"No person found in {Path(self.video).name}: people need to be about 60 pixels tall or more, and "
-                "mostly in the picture"
-            )
+            raise NoPersonError(f"No person found in {Path(self.video).name}: {self._reason_for_nobody()}")
         self.frame_count = max(int(t.frames[-1]) for t in tracks) - min(int(t.frames[0]) for t in tracks) + 1
         self.tracks = {track.person: track for track in tracks}
         self._check_space(max(map(len, tracks)), people=len(tracks))
@@ -133,7 +130,7 @@ class _Job:
                 cache=self.cache,
                 on_progress=on_progress,
                 should_stop=self.should_stop,
-                on_track=self._show if self.options.live else None,
+                on_track=self._show,
             )
         except Cancelled:
             self.was_stopped = True
@@ -144,10 +141,14 @@ class _Job:
         person = self.options.person
         if isinstance(person, tuple) and stretch.person not in person:
             return
-        if stretch.person not in self.outlets:
+        if stretch.person not in [track.person for track in self.shown]:
             self.shown.append(stretch)
-            self.sink(stream.people_message(self.shown, {track.person for track in self.shown}))
-        self._outlet_for(stretch.person).show(self.stages.guess(stretch, self.camera, self.body), stretch)
+            frames = self.frame_count * len(self.shown)
+            self.meter.plan(recover=frames, place=frames, write=frames)
+            if self.options.live:
+                self.sink(stream.people_message(self.shown, {track.person for track in self.shown}))
+        if self.options.live:
+            self._outlet_for(stretch.person).show(self.stages.guess(stretch, self.camera, self.body), stretch)
 
     def _recover_chosen(self) -> list[CameraMotion]:
         """Recover one chosen person after the other, following changes of the choice; longest tracks first."""
@@ -316,6 +317,12 @@ class _Job:
 
     def _plan(self, frames: int) -> None:
         self.meter.plan(perceive=frames, track=1, recover=frames, place=frames, write=frames)
+
+    def _reason_for_nobody(self) -> str:
+        seconds = self.stages.least_seconds()
+        if self.frame_count / self.clip.fps < seconds:
+            return f"its {self.frame_count} frame(s) are too few, people must be seen for {seconds} s"
+        return "people need to be about 60 pixels tall or more, and mostly in the picture"
 
     def _check_space(self, frames: int, people: int) -> None:
         """OutputError before the long work if the results cannot fit on the disk."""

@@ -17,16 +17,18 @@ from core.protocol import STAGES, Progress
 
 PRIOR_SECONDS = {
     "open": 0.5,
-    "perceive": 0.03,
-    "track": 0.0005,
-    "recover": 0.01,
-    "place": 0.002,
-    "write": 0.001,
+    "perceive": 0.018,
+    "track": 0.0001,
+    "recover": 0.008,
+    "place": 0.0002,
+    "write": 0.00005,
 }
 """Seconds per unit of each stage (frames; open: once)."""
 EMIT_INTERVAL_S = 0.1
 MEASURE_S = 0.4
-"""A stage's own rate counts after this long."""
+"""A stage's own rate counts after this long..."""
+MEASURE_UNITS = 8
+"""... or, before its second report, after so many units: the first one may have had to wait for loading."""
 RECENT_S = 10.0
 
 
@@ -38,6 +40,8 @@ class _Stage:
     """Units that were there already (resumed): they say nothing about the rate."""
     seconds: float = 0.0
     is_finished: bool = False
+    first: tuple[float, int] | None = None
+    """(time, done) of the first report."""
     recent: deque = field(default_factory=deque)
     """(time, done) of the last RECENT_S seconds."""
 
@@ -67,8 +71,8 @@ class ProgressMeter:
         self.end()
         stage = self._stages[name]
         stage.total, stage.done, stage.skipped = max(int(total), 0), 0, 0
+        stage.first = None
         stage.recent.clear()
-        stage.recent.append((self._clock(), stage.done))
         self._current, self._began = name, self._clock()
         self.emit_now()
 
@@ -82,6 +86,7 @@ class ProgressMeter:
         stage.done = max(stage.done, int(done))
         stage.total = max(stage.total, stage.done)
         stage.seconds = now - self._began
+        stage.first = stage.first or (now, stage.done)
         stage.recent.append((now, stage.done))
         while len(stage.recent) > 2 and now - stage.recent[0][0] > RECENT_S:
             stage.recent.popleft()
@@ -94,8 +99,8 @@ class ProgressMeter:
             stage = self._stages[self._current]
             new = max(int(count) - stage.done, 0)
             stage.skipped, stage.done = stage.skipped + new, stage.done + new
+            stage.first = None
             stage.recent.clear()
-            stage.recent.append((self._clock(), stage.done))
 
     def end(self) -> None:
         """Leave the current stage: its total becomes what was done."""
@@ -142,10 +147,17 @@ class ProgressMeter:
         return left
 
     def _seconds_per_unit(self, stage: _Stage) -> float | None:
-        if stage.seconds < MEASURE_S or stage.done <= stage.skipped:
+        """Return a stage's own rate, half of it over the last RECENT_S seconds; None before it can be told."""
+        if stage.first is None:
             return None
-        overall = stage.seconds / (stage.done - stage.skipped)
-        (t0, n0), (t1, n1) = stage.recent[0], stage.recent[-1]
+        (t0, n0), (t1, n1) = stage.first, stage.recent[-1]
+        if n1 > n0 and t1 - t0 >= MEASURE_S:
+            overall = (t1 - t0) / (n1 - n0)
+        elif stage.done - stage.skipped >= MEASURE_UNITS and stage.seconds >= MEASURE_S:
+            return stage.seconds / (stage.done - stage.skipped)
+        else:
+            return None
+        t0, n0 = stage.recent[0]
         recent = (t1 - t0) / (n1 - n0) if n1 > n0 and t1 - t0 >= MEASURE_S else overall
         return 0.5 * (overall + recent)
 
@@ -153,8 +165,9 @@ class ProgressMeter:
         """Return measured / prior time over what was measured so far, None before there is enough of it."""
         measured = expected = 0.0
         for name, stage in self._stages.items():
-            units = stage.done - stage.skipped
-            if name != "open" and stage.seconds >= MEASURE_S and units > 0:
-                measured += stage.seconds
+            rate = self._seconds_per_unit(stage)
+            if rate is not None and name != "open":
+                units = stage.done - stage.skipped
+                measured += units * rate
                 expected += units * PRIOR_SECONDS[name]
         return min(max(measured / expected, 0.02), 50.0) if expected else None

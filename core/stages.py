@@ -92,6 +92,12 @@ class Stages:
             raise Cancelled("Stopped while looking for people")
         return tracks
 
+    def least_seconds(self) -> float:
+        """Return how long somebody must be seen to be found."""
+        from core.perception.stitch import MIN_SECONDS
+
+        return MIN_SECONDS
+
     def guess(self, track: Track, camera: Camera, body: Any) -> CameraMotion:
         """Return a rough motion for a stretch of a track at once, in closed form, with the mean shape."""
         import torch

@@ -113,6 +113,9 @@ class FakeStages(Stages):
         if len(frames):
             on_track(part_of(track, frames))
 
+    def least_seconds(self):
+        return 0.25
+
     def guess(self, track, camera, body):
         """Everybody upright 1 m to the right of where the recovery will find them."""
         return CameraMotion(

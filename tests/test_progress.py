@@ -95,6 +95,20 @@ def test_resumed_units_do_not_count_as_fast_ones():
     assert sent[-1].eta_s == pytest.approx(50 * 0.1, rel=0.05)
 
 
+def test_loading_before_the_first_frame_is_no_rate():
+    """Three seconds pass before the first of 200 frames, then 50 a second."""
+    clock, sent = Clock(), []
+    meter = ProgressMeter(sent.append, clock)
+    meter.begin("perceive", 200)
+    clock.now += 3.0
+    meter.update(1)
+    assert sent[-1].eta_s == -1.0
+    for i in range(40):
+        clock.now += 0.02
+        meter.update(2 + i)
+    assert sent[-1].eta_s == pytest.approx((200 - sent[-1].done) * 0.02, rel=0.02)
+
+
 def test_unknown_before_anything_was_measured_and_rarely_sent():
     clock, sent = Clock(), []
     meter = ProgressMeter(sent.append, clock)
