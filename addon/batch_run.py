@@ -137,7 +137,12 @@ def _recover(video: Path, folder: Path, options: BatchOptions, python: str, show
         python=python,
         job_options=options.engine_options(folder),
         writer_options=WriterOptions(
-            mode=options.mode, method=options.method, match_fps=True, cache_dir=str(folder), start_frame=1
+            mode=options.mode,
+            method=options.method,
+            match_fps=True,
+            match_range=True,
+            cache_dir=str(folder),
+            start_frame=1,
         ),
         log=cache / f"{video.name}.log",
     )

@@ -31,6 +31,9 @@ class WriterOptions:
     """Show the video behind the camera."""
     match_fps: bool = False
     """Set the scene's frame rate to the clip's (keeps video and figure together)."""
+    match_range: bool = False
+    """Let the scene show the clip alone: first frame, last frame and current frame become the clip's. Otherwise the
+    scene is only made longer where the clip is."""
     match_resolution: bool = True
     """Set the render size to the clip's, so that the camera frames exactly the picture."""
     shape_key_limit: int = 300

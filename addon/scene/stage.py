@@ -14,6 +14,7 @@ from . import figure
 from .lookup import Handle, mark, remark
 from .options import WriterOptions
 from .person import RATE, START_FRAME, PersonState
+from .userstate import UserState
 from .views import ViewWriter
 
 VIDEO, METHOD, VERSION, BODY = (
@@ -37,6 +38,7 @@ class Stage:
         self.views = ViewWriter()
         self.warnings: list[str] = []
         self._scene = mark(scene, "scenes")
+        self._user = UserState(scene)
         self._collection: Handle | None = None
 
     def warn(self, text: str) -> None:
@@ -66,6 +68,9 @@ class Stage:
                 f"The scene runs at {self.rate:.5g} frames per second, the video at {message.fps:.5g}: "
                 "the figure keeps real time, but the video behind the camera does not"
             )
+        if self.options.match_range:
+            scene.frame_start = scene.frame_end = round(self.start_frame)
+            scene.frame_current = scene.frame_start
         self.extend_range((message.frame_count - 1) / message.fps)
 
     def extend_range(self, time: float) -> None:
@@ -119,6 +124,12 @@ class Stage:
             self._collection = None
         self.views.restore()
         return self.scene_or_none()
+
+    def show(self, figures: list[bpy.types.Object]) -> None:
+        """Leave the figures selected and the playhead on the clip, where the user has not touched them meanwhile."""
+        scene = self.scene_or_none()
+        if scene is not None:
+            self._user.show(scene, figures, round(self.start_frame))
 
     def close(self) -> tuple[str, str]:
         """Remove the collection if nothing came into it; returns the names of collection and camera, or ""."""

@@ -51,6 +51,7 @@ class SceneWriter:
         self._people: dict[int, PersonState] = {}
         self._early: list[protocol.Frames] = []
         self._first_frames: dict[int, int] = {}
+        self._chosen: set[int] = set()
         self._results: dict[int, str] = {}
         self._sinks: dict[int, VertexSink] = {}
         self._reshaped: set[int] = set()
@@ -140,11 +141,16 @@ class SceneWriter:
                 owner[RESULT] = self._results[state.person]
             self._stage.extend_range(float(state.store.times[-1]))
         summary.collection, summary.camera = self._stage.close()
+        self._stage.show([self._people[p].owner_or_none(self._stage.scene_or_none()) for p in self._wanted(summary)])
         for sink in self._sinks.values():
             for text in sink.warnings:
                 self.warn(text)
         summary.warnings = list(self.warnings)
         return summary
+
+    def _wanted(self, summary: WriterSummary) -> list[int]:
+        """The people whose figures stay: those who were not chosen away."""
+        return [person for person in summary.people if not self._chosen or person in self._chosen]
 
     def use_body(self, body: BodyData) -> None:
         """Give the body directly, instead of a Body message."""
@@ -167,8 +173,10 @@ class SceneWriter:
         self.use_body(BodyData.from_message(message))
 
     def _on_people(self, message: protocol.People) -> None:
-        for entry in message.people:
-            if isinstance(entry, dict) and type(entry.get("person")) is int and type(entry.get("first")) is int:
+        people = [entry for entry in message.people if isinstance(entry, dict)]
+        self._chosen = {entry.get("person") for entry in people if entry.get("chosen")}
+        for entry in people:
+            if type(entry.get("person")) is int and type(entry.get("first")) is int:
                 self._first_frames[entry["person"]] = entry["first"]
 
     def _on_shape(self, message: protocol.Shape) -> None:

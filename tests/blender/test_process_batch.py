@@ -45,6 +45,22 @@ def test_every_format_is_written_and_reported(tmp_path: Path) -> None:
     assert {"Person 1", "Person 2"} <= set(bpy.data.objects.keys())
 
 
+@pytest.mark.parametrize("frames", [24, 300])
+def test_the_blend_file_opens_on_the_clip(tmp_path: Path, frames: int) -> None:
+    clip = write_avi(tmp_path / "jump.avi", frames=frames, rate=30000, scale=1001)
+    assert run(tmp_path, clip, "--formats", "blend", frames=frames, fps=30000 / 1001)[0] == 0
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "out" / "jump.blend"))
+    scene = bpy.context.scene
+    assert (scene.frame_start, scene.frame_end, scene.frame_current) == (1, frames, 1)
+    render = scene.render
+    assert (render.fps, round(render.fps_base, 6)) == (30, 1.001)
+    assert (render.resolution_x, render.resolution_y, render.resolution_percentage) == (1280, 720, 100)
+    assert scene.camera is not None and scene.camera.name == "jump Camera"
+    assert bpy.context.view_layer.objects.active == bpy.data.objects["Person 1"]
+    assert bpy.data.objects["Person 1"].animation_data.action.frame_range[:] == (1.0, float(frames))
+
+
 def test_fbx_comes_back_with_its_keys(tmp_path: Path) -> None:
     clip = write_avi(tmp_path / "jump.avi")
     run(tmp_path, clip, "--formats", "fbx")
