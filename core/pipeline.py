@@ -252,6 +252,7 @@ class _Job:
                 motion,
                 fps=_rate_of(motion.times, self.clip.fps),
                 body_name=self.body.name,
+                video=Path(self.video).name,
                 job=result_key(self.video, self.options),
                 people=len(motions),
                 is_complete=not self.was_stopped,

@@ -41,6 +41,8 @@ FIELDS: dict[str, tuple[str, tuple[int | str, ...]]] = {
 """Arrays of a result file: dtype and shape. camera = fx fy cx cy width height in pixels of the upright image."""
 TEXTS = ("gender", "method", "version", "body", "job")
 """`job` identifies video, options and version, so that a later run knows what it need not do again."""
+NEWER_TEXTS = ("video",)
+"""Texts that older files lack: `video` is the clip's file name, without its folder, as results may be passed on."""
 NUMBERS = ("mocap_framerate", "job_people", "job_complete")
 BYTES_PER_FRAME = sum(
     int(np.dtype(dtype).itemsize * np.prod(shape[1:], dtype=int))
@@ -144,6 +146,7 @@ def write_result(
     *,
     fps: float,
     body_name: str = "",
+    video: str = "",
     job: str = "",
     people: int = 1,
     is_complete: bool = True,
@@ -152,8 +155,8 @@ def write_result(
 ) -> Path:
     """Write one person's result file and return its path. OutputError if it cannot be written.
 
-    fps: average rate of the frames in the file. job: key of the job, which wrote `people` files; is_complete: it was
-    not stopped. vertices: chunks [n,V,3] in metres, camera frame, that together
+    fps: average rate of the frames in the file. video: the clip's file name. job: key of the job, which wrote
+    `people` files; is_complete: it was not stopped. vertices: chunks [n,V,3] in metres, camera frame, that together
     cover all N frames (V = vertex_count); without it, `motion.vertices_cam` is written where present.
     """
     path = Path(path)
@@ -163,7 +166,7 @@ def write_result(
     arrays["mocap_framerate"] = np.float64(fps)
     texts = {"gender": motion.gender, "method": motion.method, "version": VERSION, "body": body_name}
     arrays["job_people"], arrays["job_complete"] = np.int32(people), np.bool_(is_complete)
-    texts["job"] = job
+    texts["job"], texts["video"] = job, video
     arrays.update({name: np.array(text) for name, text in texts.items()})
     with explain_output_errors(path), AtomicFile(path) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -176,7 +179,7 @@ def write_result(
 
 
 def read_result(path: str | Path, *, with_vertices: bool = True) -> Motion:
-    """Read a result file back. InputError if the file is not one. `extra` holds fps, version, body and job."""
+    """Read a result file back. InputError if the file is not one. `extra` holds fps, version, body, job and video."""
     try:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [name for name in (*FIELDS, *TEXTS, *NUMBERS) if name not in archive]
@@ -207,6 +210,7 @@ def read_result(path: str | Path, *, with_vertices: bool = True) -> Motion:
             "version": str(data["version"]),
             "body": str(data["body"]),
             "job": str(data["job"]),
+            **{name: str(data.get(name, "")) for name in NEWER_TEXTS},
             "job_people": int(data["job_people"]),
             "is_complete": bool(data["job_complete"]),
         },

@@ -137,6 +137,7 @@ def test_values_reach_sink_and_file(video, tmp_path):
     np.testing.assert_allclose(motion.times, frames / 25)
     np.testing.assert_array_equal(motion.keypoints2d[:, 3, 0], frames)
     assert motion.extra["fps"] == pytest.approx(25.0) and motion.extra["body"] == "double"
+    assert motion.extra["video"] == video.name
     assert motion.method == "fit" and motion.vertices_cam is None
 
 

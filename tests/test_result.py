@@ -52,7 +52,7 @@ def test_file_holds_every_field_without_pickle(tmp_path):
     with np.load(path, allow_pickle=False) as data:
         assert sorted(data.files) == sorted(
             "frames times poses trans betas gender mocap_framerate joints_cam vertices_cam keypoints2d confidence "
-            "camera method version body job job_people job_complete R_world_from_cam t_world_from_cam "
+            "camera method version body video job job_people job_complete R_world_from_cam t_world_from_cam "
             "contacts".split()
         )
         assert data["poses"].shape == (7, 72) and data["poses"].dtype == np.float32
@@ -71,6 +71,15 @@ def test_reading_gives_back_what_was_written(tmp_path):
         np.testing.assert_array_equal(getattr(again, name), getattr(motion, name), err_msg=name)
     assert (again.person, again.method, again.gender) == (3, "fit", "neutral")
     assert again.vertices_cam is None and again.extra["fps"] == 29.97 and again.extra["body"] == "anny"
+
+
+def test_the_video_is_named_and_older_files_without_it_are_read(tmp_path):
+    path = write(tmp_path / "a_person0.npz", make_motion(), video="d\u00e4r.mp4")
+    assert result.read_result(path).extra["video"] == "d\u00e4r.mp4"
+    with np.load(path) as data:
+        arrays = {name: data[name] for name in data.files if name != "video"}
+    np.savez(tmp_path / "old_person0.npz", **arrays)
+    assert result.read_result(tmp_path / "old_person0.npz").extra["video"] == ""
 
 
 def test_amass_tools_read_it(tmp_path):

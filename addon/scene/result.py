@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import ResultFileError
 from ..wire import protocol
 from .bodydata import BodyData
+from .camera import first_picture
 from .options import VERTEX_MODES, WriterOptions, WriterSummary
 from .writer import SceneWriter
 
@@ -44,6 +45,8 @@ class Result:
     method: str
     version: str
     body: str
+    video: str
+    """File name of the clip, or empty."""
     fps: float
 
     def __len__(self) -> int:
@@ -59,7 +62,7 @@ def read_result(path: str) -> Result:
             if missing:
                 raise ResultFileError(f"{path} is not a Hyper Mocap result: it lacks {', '.join(missing)}")
             arrays = {name: archive[name] for name in _SHAPES}
-            texts = {n: str(archive[n]) if n in archive else "" for n in ("method", "version", "body")}
+            texts = {n: str(archive[n]) if n in archive else "" for n in ("method", "version", "body", "video")}
             fps = float(archive["mocap_framerate"]) if "mocap_framerate" in archive else 0.0
     except FileNotFoundError:
         raise ResultFileError(f"The result file {path} is gone: recover the motion again, or put it back") from None
@@ -81,13 +84,14 @@ def load_results(
 ) -> WriterSummary:
     """Build the figures of one clip's result files in a collection of their own.
 
-    video: the clip they come from, for the camera's background; may be empty. Raises ResultFileError before anything
-    is built.
+    video: the clip they come from, for the camera's background; empty: the one that the files name, if
+    `find_video` finds it. Raises ResultFileError before anything is built.
     """
     results = [read_result(path) for path in paths]
     if not results:
         raise ResultFileError("No result file was chosen")
     first = results[0]
+    video = video or find_video(first)
     given = options or WriterOptions()
     stem = os.path.splitext(os.path.basename(video or first.path))[0]
     name = stem if video else re.sub(r"_person\d+$", "", stem)
@@ -113,6 +117,16 @@ def load_results(
             writer.tick(0.05)
         writer.set_result(person, result.path)
     return writer.finish()
+
+
+def find_video(result: Result) -> str:
+    """Return the clip that a result file names: beside it, in the folder above, or beside the .blend; else ""."""
+    name = os.path.basename(result.video)
+    folder = os.path.dirname(os.path.abspath(result.path))
+    folders = [folder, os.path.dirname(folder)]
+    folders += [os.path.dirname(bpy.data.filepath)] if bpy.data.filepath else []
+    paths = [os.path.join(place, name) for place in folders] if name else []
+    return next((path for path in paths if os.path.exists(first_picture(path))), "")
 
 
 def _wire(array: np.ndarray, dtype: str) -> protocol.Array:

@@ -14,6 +14,7 @@ from addon.scene import smoothing
 from addon.scene.bodydata import BodyData
 from addon.scene.options import WriterOptions
 from addon.scene.result import load_results, read_result
+from tests.tiny_video import write_avi
 
 BETAS = np.array([1.2, -0.8, 0.5, 0.0, -1.0, 0.3, 0.9, -0.4, 0.2, 0.6])
 CAMERA = np.array([500.0, 500.0, 320.0, 180.0, 640.0, 360.0])
@@ -72,6 +73,27 @@ def test_vertices_of_a_file_go_to_the_cache(body, data, tmp_path):
     x, y, z = np.moveaxis(vertices, -1, 0)
     expected = np.stack([x, z - 5, 1.5 - y], axis=-1)
     assert np.abs(world.vertices_at(world.body_object(), 4) - expected[3]).max() < 1e-5
+
+
+@pytest.mark.parametrize("place", ["beside", "above", "blend", "elsewhere", "unknown"])
+def test_the_video_named_in_the_file_comes_back(data, tmp_path, place):
+    scene = world.empty_scene()
+    results, project = tmp_path / "out" / "results", tmp_path / "project"
+    for folder in (results, project):
+        folder.mkdir(parents=True)
+    folders = {"beside": results, "above": tmp_path / "out", "blend": project}
+    clip = write_avi(folders.get(place, tmp_path) / "clip.avi", frames=6)
+    bpy.ops.wm.save_as_mainfile(filepath=str(project / "shot.blend"))
+    video = None if place == "unknown" else np.array("clip.avi")
+    path = write_file(results / "clip_person0.npz", support.wild_motion(6), video=video)
+    summary = load_results(scene, [path], data)
+    images = bpy.data.objects[summary.camera].data.background_images
+    assert summary.collection == "clip Mocap" and summary.warnings == []
+    if place in folders:
+        assert [bpy.path.abspath(image.clip.filepath) for image in images] == [str(clip)]
+        assert world.person_object()["hyper_mocap_video"] == str(clip)
+    else:
+        assert not images and "hyper_mocap_video" not in world.person_object()
 
 
 def test_moving_camera_is_keyed(data, tmp_path):
