@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,10 @@ MAX_FPS = 1000.0
 AUDIO_MAGICS = (b"ID3", b"fLaC", b"OggS", b"\xff\xfb", b"\xff\xf3", b"\xff\xf1", b"\xff\xf9")
 
 log = logging.getLogger(__name__)
+
+
+NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
+"""Of frames that nobody wants to see."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +93,21 @@ class VideoReader:
     def __iter__(self) -> Iterator[Frame]:
         return self.frames_from(self.start)
 
-    def frames_from(self, first: int) -> Iterator[Frame]:
-        """The frames of the range from index `first` on; those before are skipped without being turned to images."""
-        return self._iterate_video(first) if self._images is None else self._iterate_images(first)
+    def frames_from(self, first: int, is_wanted: Callable[[int], bool] = lambda index: True) -> Iterator[Frame]:
+        """The frames of the range from index `first` on; those before are skipped without being turned to images.
 
-    def _iterate_images(self, first: int) -> Iterator[Frame]:
+        So are those whose index is not wanted: they come with an empty image (0 x 0).
+        """
+        iterate = self._iterate_video if self._images is None else self._iterate_images
+        return iterate(first, is_wanted)
+
+    def _iterate_images(self, first: int, is_wanted: Callable[[int], bool]) -> Iterator[Frame]:
         size = (self.clip.height, self.clip.width)
         for index, path in enumerate(self._images[: self.end]):
             if index < first:
+                continue
+            if not is_wanted(index):
+                yield Frame(index, index / self.clip.fps, NO_IMAGE)
                 continue
             image = _read_image(path)
             if image.shape[:2] != size:
@@ -104,7 +115,7 @@ class VideoReader:
                 raise VideoError(f"{path.name} is {found} px, the sequence began with {size[1]} x {size[0]}")
             yield Frame(index, index / self.clip.fps, image)
 
-    def _iterate_video(self, first: int) -> Iterator[Frame]:
+    def _iterate_video(self, first: int, is_wanted: Callable[[int], bool]) -> Iterator[Frame]:
         self.close()
         capture = self._capture = _open_capture(self._path)
         size = (self.clip.width, self.clip.height)
@@ -114,7 +125,9 @@ class VideoReader:
                 time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 if not previous < time < previous + 3600:  # missing or broken time stamps
                     time = previous + 1 / self.clip.fps
-                if index >= first:
+                if index >= first and not is_wanted(index):
+                    yield Frame(index, time, NO_IMAGE)
+                elif index >= first:
                     decoded, image = capture.retrieve()
                     if not decoded or image is None:
                         break

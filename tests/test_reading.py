@@ -8,9 +8,18 @@ import numpy as np
 import torch
 
 from core.perception.blazepose import LandmarkOutput
-from core.perception.reading import read_output, refine_by_heatmaps, rotate_world
+from core.perception.reading import (
+    LANDMARK_MIRROR,
+    CropReading,
+    average_readings,
+    mirror_reading,
+    read_both,
+    read_output,
+    refine_by_heatmaps,
+    rotate_world,
+)
 from core.perception.roi import Roi, crop_to_image
-from core.skeleton import BLAZEPOSE_INDICES
+from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_MIRROR
 
 
 def refine_literally(points: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
@@ -81,3 +90,62 @@ def test_confidence_is_the_smaller_of_visibility_and_presence():
     confidence = read_output(output, roi).keypoints[0, :, 2]
     assert confidence[0].item() == np.float32(0.25) or abs(confidence[0].item() - 0.25) < 1e-6
     np.testing.assert_allclose(confidence[1:], 0.5, atol=1e-6)
+
+
+LEFT_RIGHT = ((1, 4), (2, 5), (3, 6), (7, 8), (9, 10), *((k, k + 1) for k in range(11, 33, 2)))
+"""BlazePose's landmarks: eyes, ears, mouth, then shoulders to toes."""
+
+
+def mirror_output(output: LandmarkOutput) -> LandmarkOutput:
+    """What a network without faults answers to the mirror image, written out a landmark at a time."""
+    landmarks, world, heatmaps = output.landmarks.clone(), output.world.clone(), output.heatmaps.clone()
+    for left, right in (*LEFT_RIGHT, *((r, l) for l, r in LEFT_RIGHT), *((k, k) for k in (0, *range(33, 39)))):
+        landmarks[:, left] = output.landmarks[:, right]
+        landmarks[:, left, 0] = 256 - output.landmarks[:, right, 0]
+        world[:, left] = output.world[:, right] * torch.tensor([-1.0, 1.0, 1.0])
+        heatmaps[:, left] = output.heatmaps[:, right].flip(-1)
+    return output._replace(landmarks=landmarks, world=world, heatmaps=heatmaps)
+
+
+def test_the_two_readings_of_a_faultless_network_are_one():
+    output = make_output(2)
+    roi = Roi(torch.tensor([[300.0, 200.0], [50.0, 60.0]]), torch.tensor([512.0, 128.0]), torch.tensor([0.3, -1.0]))
+    both, plain = read_both(output, mirror_output(output), roi), read_output(output, roi)
+    for name in ("keypoints", "world", "presence", "embedding"):
+        np.testing.assert_allclose(getattr(both, name), getattr(plain, name), rtol=1e-5, atol=2e-4, err_msg=name)
+    np.testing.assert_allclose(both.next_roi.center, plain.next_roi.center, atol=2e-4)
+
+
+def test_heat_is_taken_in_before_the_mean():
+    """A heat cell stands for its left edge. Each reading has its own such error, and they cancel."""
+    output = make_output(1)
+    output.landmarks[0, :, 0], output.landmarks[0, :, 1] = 130.0, 130.0
+    output.heatmaps[0, :, 32, 32] = 20.0  # the cell from 128 to 132
+    roi = Roi(torch.tensor([[128.0, 128.0]]), torch.tensor([256.0]), torch.tensor([0.0]))
+    np.testing.assert_allclose(read_output(output, roi).keypoints[0, :, :2], 128, atol=1e-3)
+    both = read_both(output, mirror_output(output), roi).keypoints[0]
+    np.testing.assert_allclose(both[:, :2], [[130, 128]] * 25, atol=1e-3)
+
+
+def reading_of(points: torch.Tensor, confidence: float) -> CropReading:
+    known = torch.full((1, 39), confidence)
+    return CropReading(points[None], known, points.new_zeros(1, 39, 3), torch.ones(1), torch.zeros(1, 1152))
+
+
+def test_limbs_whose_sides_are_exchanged_are_not_averaged_into_the_middle():
+    points = torch.rand(39, 2, generator=torch.Generator().manual_seed(3)) * 256
+    legs, arms = list(range(23, 33)), list(range(11, 23))
+    other = points.clone()
+    other[legs] = points[list(LANDMARK_MIRROR)][legs]
+    other[arms] += 4.0
+    mean = average_readings(reading_of(points, 0.9), reading_of(other, 0.6)).points[0]
+    np.testing.assert_allclose(mean[legs], points[legs])
+    np.testing.assert_allclose(mean[arms], points[arms] + 2.0, atol=1e-4)
+    mean = average_readings(reading_of(points, 0.5), reading_of(other, 0.6)).points[0]
+    np.testing.assert_allclose(mean[legs], other[legs])
+
+
+def test_mirroring_twice_is_nothing_and_agrees_with_the_keypoints():
+    reading = reading_of(torch.rand(39, 2, generator=torch.Generator().manual_seed(4)) * 256, 0.5)
+    np.testing.assert_allclose(mirror_reading(mirror_reading(reading)).points, reading.points, atol=1e-4)
+    assert [BLAZEPOSE_INDICES.index(LANDMARK_MIRROR[k]) for k in BLAZEPOSE_INDICES] == list(KEYPOINT_MIRROR)

@@ -15,6 +15,8 @@ class TrackingConfig:
     """Followed beyond max_people, as who matters most is known only at the end."""
     detect_every: int = 6
     """Frames between looks of the detector, each at the next part of the frame."""
+    look_every: int = 1
+    """Frames between looks at the video; those between are filled in. A divisor of detect_every."""
     min_presence: float = 0.5
     min_size: float = 24.0
     """Side of a crop in px, under which nothing can be made out."""

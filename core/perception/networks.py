@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from core.perception.anchors import Detection, Letterbox, decode_detections, letterbox
+from core.perception.blazepose import LandmarkOutput
 from core.perception.checkpoint import load_networks
-from core.perception.reading import Reading, read_output
+from core.perception.reading import Reading, read_both, read_output
 from core.perception.roi import Roi
 
 MIN_VIEW_ASPECT = 1.25
@@ -22,7 +23,11 @@ MAX_PIECES = 5
 class Networks:
     """BlazePose's detector and landmark network, float32 on the CPU, float16 on a GPU."""
 
-    def __init__(self, path: str | Path | None = None, *, device: torch.device | str = "cpu"):
+    def __init__(
+        self, path: str | Path | None = None, *, device: torch.device | str = "cpu", reads_mirrored: bool = False
+    ):
+        """reads_mirrored: read every crop and its mirror image, for the mean of both; takes nearly twice as long."""
+        self.reads_mirrored = reads_mirrored
         self.device = torch.device(device)
         self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
         detector, landmarks = load_networks(path)
@@ -46,8 +51,12 @@ class Networks:
     def read(self, crops: np.ndarray, roi: Roi) -> Reading:
         """crops [B, 256, 256, 3] uint8 BGR taken at roi [B] -> Reading on the CPU, float32."""
         with torch.inference_mode():
-            output = self.landmarks(self._to_input(crops))
-            return _to_cpu(read_output(output, roi.to(self.device)))
+            images, roi = self._to_input(crops), roi.to(self.device)
+            if not self.reads_mirrored:
+                return _to_cpu(read_output(self.landmarks(images), roi))
+            both = self.landmarks(torch.cat((images, images.flip(-1))).contiguous(memory_format=torch.channels_last))
+            plain, mirrored = (LandmarkOutput(*half) for half in zip(*(part.chunk(2) for part in both)))
+            return _to_cpu(read_both(plain, mirrored, roi))
 
     def _to_input(self, images: np.ndarray) -> Tensor:
         """[B, S, S, 3] uint8 BGR -> [B, 3, S, S] RGB in [0, 1], channels last."""

@@ -1,24 +1,36 @@
 """From the landmark network's raw output to a reading of a person in the full image. Pure functions, batched.
 
 Steps and thresholds are MediaPipe's (pose_landmark_by_roi, tensors_to_pose_landmarks, Apache-2.0): landmarks are
-refined by the heat maps, then projected out of the crop.
+refined by the heat maps, then projected out of the crop. A crop and its mirror image can be read together: each
+reading is refined on its own, as heat cells lie half a cell off centre, then the two are averaged.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from core.perception.blazepose import CROP_SIZE, LandmarkOutput
 from core.perception.roi import Roi, crop_to_image, roi_from_points
-from core.skeleton import BLAZEPOSE_INDICES
+from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_NAMES
 
 HIP_CENTRE, SCALE_POINT = 33, 34
 """Indices of the two auxiliary landmarks that place the next crop."""
 HEATMAP_RADIUS = 3
 HEATMAP_MIN_CONFIDENCE = 0.5
+LANDMARK_MIRROR: tuple[int, ...] = (
+    0, 4, 5, 6, 1, 2, 3, 8, 7, 10, 9, *(k + 1 if k % 2 else k - 1 for k in range(11, 33)), *range(33, 39),
+)  # fmt: skip
+"""Which landmark each one is in a mirror image. The last six have no side."""
+_ARMS, _LEGS = (
+    tuple(n for n, k in enumerate(BLAZEPOSE_INDICES) if any(part in KEYPOINT_NAMES[n] for part in parts))
+    for parts in (("shoulder", "elbow", "wrist", "pinky", "index", "thumb"), ("hip", "knee", "ankle", "heel", "toe"))
+)
+LIMBS: tuple[tuple[int, ...], ...] = tuple(tuple(BLAZEPOSE_INDICES[n] for n in group) for group in (_ARMS, _LEGS))
+"""Landmarks of both arms, and of both legs: what a network names left and right as one."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +66,86 @@ class Reading:
 
 def read_output(output: LandmarkOutput, roi: Roi) -> Reading:
     """Network output for B crops, and the Roi [B] they were taken at -> Reading."""
-    logits = output.landmarks[..., 3:]  # [B, 39, 2] visibility, presence
-    points = refine_by_heatmaps(output.landmarks[..., :2], output.heatmaps)
-    image_points = crop_to_image(points, roi)
-    keep = torch.tensor(BLAZEPOSE_INDICES, device=points.device)
-    confidence = logits[:, keep].sigmoid().amin(-1, keepdim=True)
-    return Reading(
-        keypoints=torch.cat((image_points[:, keep], confidence), -1),
-        world=rotate_world(output.world[:, keep], roi.angle),
+    return _place(_read_crops(output), roi)
+
+
+def read_both(output: LandmarkOutput, mirrored: LandmarkOutput, roi: Roi) -> Reading:
+    """Network output for B crops and for their mirror images (columns reversed) -> the mean of both readings.
+
+    The embedding is the unmirrored crop's.
+    """
+    return _place(average_readings(_read_crops(output), mirror_reading(_read_crops(mirrored))), roi)
+
+
+class CropReading(NamedTuple):
+    """B people in the coordinates of their crops, all L = 39 landmarks."""
+
+    points: Tensor
+    """[B, L, 2] crop px."""
+    confidence: Tensor
+    """[B, L] 0..1."""
+    world: Tensor
+    """[B, L, 3] metres, crop axes."""
+    presence: Tensor
+    """[B]."""
+    embedding: Tensor
+    """[B, 1152]."""
+
+
+def _read_crops(output: LandmarkOutput) -> CropReading:
+    return CropReading(
+        points=refine_by_heatmaps(output.landmarks[..., :2], output.heatmaps),
+        confidence=output.landmarks[..., 3:].sigmoid().amin(-1),  # visibility, presence
+        world=output.world,
         presence=output.presence,
         embedding=output.embedding,
+    )
+
+
+def mirror_reading(reading: CropReading) -> CropReading:
+    """What was read from a mirror image, for the crop itself: x turned round, left and right exchanged."""
+    turn = reading.points.new_tensor([-1.0, 1.0, 1.0])
+    sides = list(LANDMARK_MIRROR)
+    return reading._replace(
+        points=(reading.points * turn[:2] + turn.new_tensor([CROP_SIZE, 0.0]))[:, sides],
+        confidence=reading.confidence[:, sides],
+        world=(reading.world * turn)[:, sides],
+    )
+
+
+def average_readings(first: CropReading, second: CropReading) -> CropReading:
+    """The mean of two readings of the same crops; its embedding is the first's.
+
+    Where they name the sides of the arms or legs differently, the mean would be between the limbs: there the surer
+    reading of them counts alone.
+    """
+    weight = first.confidence.new_full(first.confidence.shape, 0.5)  # [B, L] of the first
+    exchanged = second.points[:, list(LANDMARK_MIRROR)]
+    for limb in LIMBS:
+        ids = list(limb)
+        apart = (first.points - second.points)[:, ids].norm(dim=-1).sum(-1)
+        apart_exchanged = (first.points - exchanged)[:, ids].norm(dim=-1).sum(-1)
+        surer = torch.sign(first.confidence[:, ids].sum(-1) - second.confidence[:, ids].sum(-1)) / 2 + 0.5
+        weight[:, ids] = torch.where(apart_exchanged < apart, surer, 0.5)[:, None]
+    wide = weight[..., None]
+    return CropReading(
+        points=wide * first.points + (1 - wide) * second.points,
+        confidence=weight * first.confidence + (1 - weight) * second.confidence,
+        world=wide * first.world + (1 - wide) * second.world,
+        presence=(first.presence + second.presence) / 2,
+        embedding=first.embedding,
+    )
+
+
+def _place(reading: CropReading, roi: Roi) -> Reading:
+    """Project a crop's reading to the image."""
+    image_points = crop_to_image(reading.points, roi)
+    keep = torch.tensor(BLAZEPOSE_INDICES, device=image_points.device)
+    return Reading(
+        keypoints=torch.cat((image_points[:, keep], reading.confidence[:, keep, None]), -1),
+        world=rotate_world(reading.world[:, keep], roi.angle),
+        presence=reading.presence,
+        embedding=reading.embedding,
         roi=roi,
         next_roi=roi_from_points(image_points[:, HIP_CENTRE], image_points[:, SCALE_POINT]),
     )

@@ -26,10 +26,20 @@ LEAST = 24
 class SoFar:
     """Hands out stretches of tracks of the frames from `first` on; each frame of a person once, in order, no gaps."""
 
-    def __init__(self, clip: Clip, first: int, *, scale: float, max_people: int, numbers: dict[int, int]) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        first: int,
+        *,
+        scale: float,
+        max_people: int,
+        numbers: dict[int, int],
+        look_every: int = 1,
+    ) -> None:
         """numbers: person's id -> number given; filled here, and read by stitch.build_tracks at the end."""
         self._clip, self._first, self._scale, self._max_people = clip, first, scale, max_people
         self._numbers = numbers
+        self._look_every = look_every
         self._last: dict[int, Sample] = {}
         """The last sample handed out of each person."""
 
@@ -55,7 +65,9 @@ class SoFar:
             self._last[person.id] = samples[-1]
             joined = samples if last is None else [last, *samples]
             number = self._numbers[person.id]
-            track = build_track(number, joined, np.array(times), self._first, self._clip, self._scale)
+            track = build_track(
+                number, joined, np.array(times), self._first, self._clip, self._scale, self._look_every
+            )
             yield track if last is None else _without_first(track)
 
     def _is_presentable(self, person: Person) -> bool:

@@ -34,7 +34,7 @@ class _Prepared:
     index: int
     time: float
     image: np.ndarray
-    """Reduced if the frame is longer than MAX_SIDE."""
+    """Reduced if the frame is longer than MAX_SIDE; empty if it is not looked at."""
     views: list[tuple[np.ndarray, Letterbox]]
     """For the detector, or empty if this frame is not due."""
 
@@ -62,13 +62,19 @@ def perceive(
     tracker = Tracker(networks, config)
     times: list[float] = checkpoint.restore(tracker) if checkpoint is not None else []
     so_far = SoFar(
-        reader.clip, reader.start, scale=working_scale(reader), max_people=max_people, numbers=tracker.numbers
+        reader.clip,
+        reader.start,
+        scale=working_scale(reader),
+        max_people=max_people,
+        numbers=tracker.numbers,
+        look_every=config.look_every,
     )
     is_stopped = False
     if checkpoint is None or not checkpoint.is_complete:
-        with closing(_prepare_ahead(reader, config.detect_every, reader.start + len(times))) as frames:
+        with closing(_prepare_ahead(reader, config, reader.start + len(times))) as frames:
             for frame in frames:
-                tracker.step(frame.index, frame.time, frame.image, frame.views)
+                if frame.image.size:
+                    tracker.step(frame.index, frame.time, frame.image, frame.views)
                 times.append(frame.time)
                 so_far.number(tracker.people, len(times))
                 if on_track is not None:
@@ -91,6 +97,7 @@ def perceive(
         scale=working_scale(reader),
         max_people=max_people,
         numbers=tracker.numbers,
+        look_every=config.look_every,
     )
 
 
@@ -107,11 +114,15 @@ def regions_due(k: int, image: np.ndarray, detect_every: int) -> list[tuple[int,
     return [regions[k // detect_every % len(regions)]] if k % detect_every == 0 else []
 
 
-def _prepare_ahead(reader: VideoReader, detect_every: int, first: int) -> Iterator[_Prepared]:
+def _prepare_ahead(reader: VideoReader, config: TrackingConfig, first: int) -> Iterator[_Prepared]:
     """Frames from `first` on, reduced and letterboxed by a thread that keeps a few ahead. Its errors appear here."""
     ready: queue.Queue[_Prepared | Exception | None] = queue.Queue(QUEUE_FRAMES)
     is_over = threading.Event()
     scale = working_scale(reader)
+    last = reader.start + reader.expected_frames - 1
+
+    def is_looked_at(index: int) -> bool:
+        return (index - reader.start) % config.look_every == 0 or index == last
 
     def put(item: _Prepared | Exception | None) -> bool:
         while not is_over.is_set():
@@ -124,11 +135,15 @@ def _prepare_ahead(reader: VideoReader, detect_every: int, first: int) -> Iterat
 
     def decode() -> None:
         try:
-            for frame in reader.frames_from(first):
+            for frame in reader.frames_from(first, is_looked_at):
                 image = frame.image
+                if not image.size:
+                    if not put(_Prepared(frame.index, frame.time, image, [])):
+                        return
+                    continue
                 if scale < 1:
                     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-                due = regions_due(frame.index - reader.start, image, detect_every)
+                due = regions_due(frame.index - reader.start, image, config.detect_every)
                 views = [view_region(image, region) for region in due]
                 if not put(_Prepared(frame.index, frame.time, image, views)):
                     return

@@ -18,6 +18,8 @@ MIN_MEAN_CONFIDENCE = 0.45
 OUTSIDE_CONFIDENCE = 0.3
 """At most this for points outside the picture: the network guesses them, nothing was seen."""
 BOX_CONFIDENCE = 0.3
+FILLED_CONFIDENCE = 0.7
+"""Share of the lower of its neighbours' confidence that a frame between two looks gets."""
 
 
 def build_tracks(
@@ -29,11 +31,13 @@ def build_tracks(
     scale: float,
     max_people: int,
     numbers: dict[int, int] | None = None,
+    look_every: int = 1,
 ) -> list[Track]:
     """People found in the frames [first, first + len(times)) -> tracks, most prominent first, numbered from 0.
 
     times [N]: seconds of every frame, so that bridged frames have theirs. scale: px of the samples per px of the
     clip's frames. numbers: person's id -> number already given (sofar.py); the others get those that are free.
+    look_every: frames between looks (TrackingConfig.look_every).
     """
     trimmed = [(person.id, trim_samples(person.samples)) for person in found]
     kept = [(id_, samples) for id_, samples in trimmed if is_person(samples)]
@@ -43,7 +47,7 @@ def build_tracks(
     tracks = []
     for id_, samples in kept[:max_people]:
         number = given[id_] if id_ in given else next(free)
-        tracks.append(build_track(number, samples, times, first, clip, scale))
+        tracks.append(build_track(number, samples, times, first, clip, scale, look_every))
     return tracks
 
 
@@ -69,8 +73,20 @@ def _prominence(samples: list[Sample]) -> float:
     return float(sum(np.ptp(s.keypoints[:, 1]) for s in samples))
 
 
-def build_track(person: int, samples: list[Sample], times: np.ndarray, first: int, clip: Clip, scale: float) -> Track:
-    """One person's track over all frames from the first sample to the last; arguments as in `build_tracks`."""
+def build_track(
+    person: int,
+    samples: list[Sample],
+    times: np.ndarray,
+    first: int,
+    clip: Clip,
+    scale: float,
+    look_every: int = 1,
+) -> Track:
+    """One person's track over all frames from the first sample to the last; arguments as in `build_tracks`.
+
+    Frames that were not looked at are filled in from both sides, with a lower confidence; where somebody was not seen
+    when looked at, all frames between are a gap.
+    """
     seen = np.array([s.frame for s in samples])
     frames = np.arange(seen[0], seen[-1] + 1)
     is_seen = np.zeros(len(frames), bool)
@@ -87,11 +103,18 @@ def build_track(person: int, samples: list[Sample], times: np.ndarray, first: in
     keypoints[..., :2] /= scale
     outside = ((keypoints[..., :2] < 0) | (keypoints[..., :2] >= (clip.width, clip.height))).any(-1)
     keypoints[..., 2] = np.where(outside, np.minimum(keypoints[..., 2], OUTSIDE_CONFIDENCE), keypoints[..., 2])
-    keypoints[~is_seen, :, 2] = 0
+    before = np.searchsorted(seen, frames, side="right") - 1
+    after = np.minimum(before + 1, len(seen) - 1)
+    is_filled = ~is_seen & (seen[after] - seen[before] <= look_every)
+    earlier, later = seen[before[is_filled]] - seen[0], seen[after[is_filled]] - seen[0]
+    keypoints[is_filled, :, 2] = FILLED_CONFIDENCE * np.minimum(keypoints[earlier, :, 2], keypoints[later, :, 2])
+    keypoints[~is_seen & ~is_filled, :, 2] = 0
     features = np.zeros((len(frames), EMBEDDING_SIZE), np.float16)
     features[is_seen] = np.stack([s.embedding for s in samples])
+    features[is_filled] = (features[earlier].astype(np.float32) + features[later]) / 2
     confidence = np.zeros(len(frames), np.float32)
     confidence[is_seen] = [s.presence for s in samples]
+    confidence[is_filled] = FILLED_CONFIDENCE * np.minimum(confidence[earlier], confidence[later])
     return Track(
         person=person,
         frames=frames.astype(np.int32),
