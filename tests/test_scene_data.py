@@ -229,3 +229,17 @@ def test_strongest_influences() -> None:
     joints, values = strongest_influences(weights)
     assert joints.tolist() == [[3, 7, 11, 15]]
     np.testing.assert_allclose(values, np.array([[0.4, 0.3, 0.15, 0.1]]) / 0.95, atol=1e-7)
+
+
+def test_many_frames_are_converted_in_several_goes() -> None:
+    motion = support.wild_motion(300)
+    store = FrameStore()
+    store.put(support.frames_message(0, motion, slice(0, 300)))
+    spans = []
+    while (found := store.convert(support.JOINTS, AXES)) is not None:
+        spans.append(found[:2])
+    assert len(spans) > 1 and spans[0][0] == 0 and spans[-1][1] == 299
+    assert all(a[1] + 1 == b[0] for a, b in zip(spans, spans[1:]))
+    pieces = stored(motion, [slice(start, start + 50) for start in range(0, 300, 50)])
+    np.testing.assert_array_equal(store.quaternions, pieces.quaternions)
+    np.testing.assert_array_equal(store.location, pieces.location)

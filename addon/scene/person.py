@@ -105,6 +105,11 @@ class PersonState:
             self.building.discard()
             self.building = None
 
+    def give_up(self) -> None:
+        """Its place is gone: it is not made again, and nothing half built stays."""
+        self.stop_building()
+        self.is_gone = True
+
     def owner_or_none(self, scene: bpy.types.Scene | None) -> bpy.types.Object | None:
         """Return the armature (or the mesh, if it stands alone) while it is in the scene; else it is gone."""
         if not self.is_built or self.is_gone or scene is None:

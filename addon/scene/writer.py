@@ -244,7 +244,7 @@ class SceneWriter:
         scene = self._stage.scene_or_none()
         if scene is None:
             for state in self._people.values():
-                state.is_gone = True
+                state.give_up()
             return None
         if self._stage.views.is_due(self._is_closing):
             return Piece("camera", lambda: self._stage.write_views(list(self._people.values())))
@@ -279,8 +279,7 @@ class SceneWriter:
     def _building_piece(self, state: PersonState) -> Piece | None:
         collection = self._stage.collection_or_none()
         if collection is None:
-            state.stop_building()
-            state.is_gone = True
+            state.give_up()
             return None
         properties = self._stage.provenance(self._body.name)
         has_armature = self.options.mode != "SHAPE_KEYS"
