@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 
 import bpy
 import numpy as np
@@ -30,6 +29,7 @@ from ..action import KeyWriter
 from ..wire import protocol
 from . import figure
 from .bodydata import BodyData, array_from_wire
+from .closing import Closing
 from .options import WriterOptions, WriterSummary
 from .person import PersonState
 from .schedule import CostBook, Piece
@@ -38,7 +38,6 @@ from .stage import Stage
 
 RESULT = "hyper_mocap_result"
 """Custom property of a figure: path of the result file with its raw motion."""
-CURVES_AT_ONCE = 8
 
 
 class SceneWriter:
@@ -56,8 +55,7 @@ class SceneWriter:
         self._sinks: dict[int, VertexSink] = {}
         self._reshaped: set[int] = set()
         self._is_closing = False
-        self._closing: Iterator[str] | None = None
-        self._closing_kind = ""
+        self._closing: Closing | None = None
         self._costs = CostBook()
         self._bursts: dict[int, KeyWriter] = {}
         self._dropped = 0
@@ -257,7 +255,11 @@ class SceneWriter:
         for sink in self._sinks.values():
             if sink.has_waiting:
                 return Piece("vertices", sink.step)
-        return self._closing_piece() if self._is_closing else None
+        if not self._is_closing:
+            return None
+        if self._closing is None:
+            self._closing = Closing(self._people, self._sinks, self._stage)
+        return self._closing.piece_or_none()
 
     def _piece_of_person(self, scene: bpy.types.Scene, state: PersonState) -> Piece | None:
         if state.is_gone:
@@ -297,25 +299,3 @@ class SceneWriter:
             writer = self._bursts[state.person] = KeyWriter(owner, owner.name)
         channel = next(c for c in state.channels if c.dirty is not None)
         state.write_channel(writer, channel, self._stage.start_frame, self._stage.rate)
-
-    def _closing_piece(self) -> Piece | None:
-        if self._closing is None:
-            self._closing = self._closing_work()
-            self._closing_kind = next(self._closing, "")
-        return Piece(self._closing_kind, self._close_on) if self._closing_kind else None
-
-    def _close_on(self) -> None:
-        self._closing_kind = next(self._closing, "")
-
-    def _closing_work(self) -> Iterator[str]:
-        """Yield the kind of the piece that follows."""
-        for state in self._people.values():
-            for start in range(0, len(state.channels), CURVES_AT_ONCE):
-                yield "handles"
-                owner = state.owner_or_none(self._stage.scene_or_none())
-                if owner is not None and owner.animation_data and owner.animation_data.action:
-                    KeyWriter(owner, owner.name).update_long_curves(slice(start, start + CURVES_AT_ONCE))
-        for sink in self._sinks.values():
-            yield "closing"
-            yield from sink.closing_steps()
-            sink.close()
