@@ -11,7 +11,7 @@ from core.cache import fingerprint, job_key
 from core.errors import InputError, VideoError
 from core.options import JobOptions
 
-SHAPES_THE_WORK = ("method", "start", "end", "focal_px", "focal_mm", "max_people", "body")
+SHAPES_THE_WORK = ("method", "quality", "start", "end", "focal_px", "focal_mm", "max_people", "body")
 """Options that change what a cache holds."""
 CHANGES_NO_RESULT = ("out_dir", "cache_dir", "resume", "device", "live")
 

@@ -11,6 +11,7 @@ from core.errors import InputError
 
 MAX_PEOPLE = 32
 FULL_FRAME_WIDTH_MM = 36.0
+QUALITIES = ("draft", "standard", "high")
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class JobOptions:
 
     method: str = "fit"
     """A key of core.recover.METHODS."""
+    quality: str = "standard"
+    """"draft" looks at every second frame and fills in the others; "high" reads everybody twice, once mirrored."""
     person: str | tuple[int, ...] = "all"
     """"all", "ask" (wait for a choice after the people are known), or ids of people."""
     device: str = "auto"
@@ -48,6 +51,7 @@ class JobOptions:
 
     def __post_init__(self) -> None:
         _check(isinstance(self.method, str) and self.method != "", "method", self.method, "the name of a method")
+        _check(self.quality in QUALITIES, "quality", self.quality, f"one of {', '.join(QUALITIES)}")
         object.__setattr__(self, "person", _people(self.person))
         is_device = isinstance(self.device, str) and self.device.split(":")[0] in DEVICES
         _check(is_device, "device", self.device, f"one of {', '.join(DEVICES)}")

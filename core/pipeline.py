@@ -127,6 +127,7 @@ class _Job:
                 reader,
                 device=self.device,
                 max_people=self.options.max_people,
+                quality=self.options.quality,
                 cache=self.cache,
                 on_progress=on_progress,
                 should_stop=self.should_stop,
@@ -254,6 +255,7 @@ class _Job:
                 body_name=self.body.name,
                 video=Path(self.video).name,
                 job=result_key(self.video, self.options),
+                quality=self.options.quality,
                 people=len(motions),
                 is_complete=not self.was_stopped,
                 vertices=self._camera_vertices(motion) if self.options.vertices else None,
@@ -338,6 +340,7 @@ class _Job:
         summary = {
             "video": self.video,
             "method": self.options.method,
+            "quality": self.options.quality,
             "device": self.device,
             "frames": self.frame_count,
             "people": sorted(self.chosen),

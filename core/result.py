@@ -41,8 +41,10 @@ FIELDS: dict[str, tuple[str, tuple[int | str, ...]]] = {
 """Arrays of a result file: dtype and shape. camera = fx fy cx cy width height in pixels of the upright image."""
 TEXTS = ("gender", "method", "version", "body", "job")
 """`job` identifies video, options and version, so that a later run knows what it need not do again."""
-NEWER_TEXTS = ("video",)
-"""Texts that older files lack: `video` is the clip's file name, without its folder, as results may be passed on."""
+NEWER_TEXTS = ("video", "job_quality")
+"""Texts that older files lack: `video` is the clip's file name, without its folder, as results may be passed on.
+`job_quality` is the option of that name.
+"""
 NUMBERS = ("mocap_framerate", "job_people", "job_complete")
 BYTES_PER_FRAME = sum(
     int(np.dtype(dtype).itemsize * np.prod(shape[1:], dtype=int))
@@ -148,6 +150,7 @@ def write_result(
     body_name: str = "",
     video: str = "",
     job: str = "",
+    quality: str = "",
     people: int = 1,
     is_complete: bool = True,
     vertices: Iterable[np.ndarray] | None = None,
@@ -156,8 +159,9 @@ def write_result(
     """Write one person's result file and return its path. OutputError if it cannot be written.
 
     fps: average rate of the frames in the file. video: the clip's file name. job: key of the job, which wrote
-    `people` files; is_complete: it was not stopped. vertices: chunks [n,V,3] in metres, camera frame, that together
-    cover all N frames (V = vertex_count); without it, `motion.vertices_cam` is written where present.
+    `people` files; quality: its option of that name; is_complete: it was not stopped. vertices: chunks [n,V,3] in
+    metres, camera frame, that together cover all N frames (V = vertex_count); without it, `motion.vertices_cam` is
+    written where present.
     """
     path = Path(path)
     if vertices is None and motion.vertices_cam is not None:
@@ -166,7 +170,7 @@ def write_result(
     arrays["mocap_framerate"] = np.float64(fps)
     texts = {"gender": motion.gender, "method": motion.method, "version": VERSION, "body": body_name}
     arrays["job_people"], arrays["job_complete"] = np.int32(people), np.bool_(is_complete)
-    texts["job"], texts["video"] = job, video
+    texts["job"], texts["job_quality"], texts["video"] = job, quality, video
     arrays.update({name: np.array(text) for name, text in texts.items()})
     with explain_output_errors(path), AtomicFile(path) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:

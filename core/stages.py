@@ -18,6 +18,8 @@ from core.options import JobOptions
 from core.records import Camera, CameraMotion, Motion, Track
 
 LOG = logging.getLogger(__name__)
+DRAFT_LOOK_EVERY = 2
+"""Frames between looks at the video in a draft."""
 
 
 class Stages:
@@ -62,6 +64,7 @@ class Stages:
         *,
         device: str,
         max_people: int,
+        quality: str = "standard",
         cache: Cache,
         on_progress: Callable[[int, int], None],
         should_stop: Callable[[], bool],
@@ -72,10 +75,12 @@ class Stages:
         on_track gets stretches of tracks while the video is still being read.
         """
         from core.perception import perceive
+        from core.perception.config import TrackingConfig
         from core.perception.networks import Networks
         from core.perception.snapshot import Checkpoint
 
-        networks = Networks(device=device)
+        networks = Networks(device=device, reads_mirrored=quality == "high")
+        look_every = DRAFT_LOOK_EVERY if quality == "draft" else 1
         if device == "cpu":
             _set_fastest_threads(networks)
         tracks = perceive(
@@ -83,6 +88,7 @@ class Stages:
             device=device,
             networks=networks,
             max_people=max_people,
+            config=TrackingConfig(max_people=max_people, look_every=look_every),
             on_progress=on_progress,
             should_stop=should_stop,
             checkpoint=Checkpoint(cache),

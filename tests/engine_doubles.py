@@ -95,7 +95,9 @@ class FakeStages(Stages):
             uv=None,
         )
 
-    def perceive(self, reader, *, device, max_people, cache, on_progress, should_stop, on_track=None):
+    def perceive(
+        self, reader, *, device, max_people, cache, on_progress, should_stop, quality="standard", on_track=None
+    ):
         for frame in range(self.frames):
             if should_stop():
                 raise Cancelled("stopped")

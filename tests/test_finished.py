@@ -25,6 +25,7 @@ def video(tmp_path):
         ({"start": 1.0}, True, True),
         ({"method": "m"}, True, True),
         ({"max_people": 2}, True, True),
+        ({"quality": "high"}, True, True),
         ({"person": 1}, False, True),
         ({"vertices": True}, False, True),
         ({"smoothing_s": 0.3}, False, True),

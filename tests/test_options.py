@@ -19,6 +19,9 @@ def test_defaults_are_valid_and_dict_round_trip():
     [
         ({"metod": "fit"}, "Unknown option 'metod'"),
         ({"method": ""}, "method"),
+        ({"quality": "best"}, "one of draft, standard, high"),
+        ({"quality": 1}, "quality"),
+        ({"quality": ["high"]}, "quality"),
         ({"person": "first"}, "person"),
         ({"person": []}, "person"),
         ({"person": [-1]}, "person"),

@@ -11,12 +11,15 @@ import pytest
 import torch
 from tiny_video import write_avi
 
+from core.cache import Cache
 from core.errors import VideoError
 from core.perception import perceive, stage
+from core.perception.config import TrackingConfig
 from core.perception.networks import Networks
 from core.perception.roi import Roi, crop_numpy
 from core.records import Track
-from core.skeleton import BLAZEPOSE_INDICES
+from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_MIRROR
+from core.stages import Stages
 from core.video import VideoReader
 
 WALK = Path(__file__).parent / "data" / "walk.mp4"
@@ -83,6 +86,97 @@ def test_part_of_a_film_keeps_its_indices(walk, networks):
     assert part.frames.tolist() == list(range(9, 24))
     np.testing.assert_allclose(part.times, walk[0].times[9:24])
     assert median_distance(part.keypoints, walk[0].keypoints[9:24]) < 0.01 * HEIGHT_PX
+
+
+@pytest.fixture(scope="module")
+def draft(networks) -> list[Track]:
+    return perceive(VideoReader(WALK, start=1), networks=networks, config=TrackingConfig(look_every=2))
+
+
+def test_a_draft_has_every_frame_and_its_time(draft, walk):
+    """29 frames from frame 1 on: looked at are 1, 3, ... 29."""
+    (track,) = draft
+    assert track.frames.tolist() == list(range(1, 30))
+    np.testing.assert_allclose(track.times, walk[0].times[1:])
+    assert median_distance(track.keypoints, walk[0].keypoints[1:]) < 0.012 * HEIGHT_PX
+
+
+def test_frames_between_looks_lie_in_the_middle_and_are_less_sure(draft):
+    (track,) = draft
+    keypoints = track.keypoints.astype(np.float64)
+    before, filled, after = keypoints[:-1:2], keypoints[1::2], keypoints[2::2]
+    np.testing.assert_allclose(filled[..., :2], (before + after)[..., :2] / 2, atol=0.05)
+    np.testing.assert_allclose(filled[..., 2], 0.7 * np.minimum(before, after)[..., 2], rtol=1e-5)
+    least = np.minimum(track.confidence[:-1:2], track.confidence[2::2])
+    np.testing.assert_allclose(track.confidence[1::2], 0.7 * least, rtol=1e-5)
+    assert (np.abs(track.features).max(1) > 0).all()
+
+
+def test_a_draft_looks_at_half_the_frames_and_at_the_last(networks, monkeypatch):
+    looked = []
+    step = stage.Tracker.step
+    monkeypatch.setattr(
+        stage.Tracker, "step", lambda self, index, *rest: (looked.append(index), step(self, index, *rest))
+    )
+    calls = []
+    config = TrackingConfig(look_every=2)
+    (track,) = perceive(
+        VideoReader(WALK, end=20), networks=networks, config=config, on_progress=lambda *call: calls.append(call)
+    )
+    assert looked == [*range(0, 20, 2), 19] and track.frames.tolist() == list(range(20))
+    assert calls == [(k, 20) for k in range(1, 21)]
+
+
+@pytest.mark.parametrize(("quality", "look_every", "crops"), [("draft", 2, 1), ("standard", 1, 1), ("high", 1, 2)])
+def test_what_a_quality_means(monkeypatch, quality, look_every, crops):
+    seen = {}
+
+    def perceive(reader, *, networks, config, **others):
+        batches = []
+        networks.landmarks.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
+        roi = Roi(torch.tensor([[128.0, 128.0]]), torch.tensor([256.0]), torch.tensor([0.0]))
+        networks.read(np.zeros((1, 256, 256, 3), np.uint8), roi)
+        seen.update(look_every=config.look_every, crops=batches, max_people=config.max_people)
+        return []
+
+    monkeypatch.setattr("core.perception.perceive", perceive)
+    monkeypatch.setattr("core.stages._set_fastest_threads", lambda networks: None)
+    options = {"on_progress": lambda done, total: None, "should_stop": lambda: False}
+    Stages().perceive(
+        None, device="cpu", max_people=3, quality=quality, cache=Cache(None, "", resume=False), **options
+    )
+    assert seen == {"look_every": look_every, "crops": [crops], "max_people": 3}
+
+
+def test_a_mirrored_crop_gives_the_mirrored_reading(networks):
+    """Reading both ways, left and right are alike: exactly, but for rounding. Read once, they are not."""
+    image = next(iter(VideoReader(WALK))).image
+    roi = Roi(torch.tensor([[220.0, 170.0]]), torch.tensor([330.0]), torch.tensor([0.2]))
+    turned = Roi(torch.tensor([[image.shape[1] - 220.0, 170.0]]), roi.size, -roi.angle)
+    crop = crop_numpy(image, roi[0])
+    twice = Networks(reads_mirrored=True)
+
+    def difference(network: Networks) -> tuple[float, float, float]:
+        plain = network.read(crop[None], roi)
+        other = network.read(np.ascontiguousarray(crop[None, :, ::-1]), turned)
+        sides, turn = list(KEYPOINT_MIRROR), torch.tensor([-1.0, 1.0, 1.0])
+        back = other.keypoints[:, sides] * turn + torch.tensor([image.shape[1], 0.0, 0.0])
+        off = (back - plain.keypoints).abs().amax((0, 1))
+        return float(off[:2].max()), float(off[2]), float((other.world[:, sides] * turn - plain.world).abs().max())
+
+    assert np.less(difference(twice), (0.01, 1e-4, 1e-4)).all(), difference(twice)
+    assert np.greater(difference(networks), (1.0, 0.01, 0.01)).all(), difference(networks)
+
+
+def test_reading_both_ways_is_calmer(networks, walk):
+    """Mean second difference of the keypoints of somebody who walks."""
+    (calm,) = perceive(VideoReader(WALK), networks=Networks(reads_mirrored=True))
+
+    def jitter(track: Track) -> float:
+        return float(np.linalg.norm(np.diff(track.keypoints[..., :2], 2, axis=0), axis=-1).mean())
+
+    assert jitter(calm) < 0.9 * jitter(walk[0])
+    assert median_distance(calm.keypoints, walk[0].keypoints) < 0.012 * HEIGHT_PX
 
 
 def test_progress_counts_every_frame(networks):

@@ -137,8 +137,20 @@ def test_values_reach_sink_and_file(video, tmp_path):
     np.testing.assert_allclose(motion.times, frames / 25)
     np.testing.assert_array_equal(motion.keypoints2d[:, 3, 0], frames)
     assert motion.extra["fps"] == pytest.approx(25.0) and motion.extra["body"] == "double"
-    assert motion.extra["video"] == video.name
+    assert motion.extra["video"] == video.name and motion.extra["job_quality"] == "standard"
     assert motion.method == "fit" and motion.vertices_cam is None
+
+
+def test_the_quality_reaches_perception_and_the_record(video, tmp_path):
+    class Listening(FakeStages):
+        def perceive(self, reader, *, quality, **options):
+            seen.append(quality)
+            return super().perceive(reader, **options)
+
+    seen = []
+    done, _, _ = run(video, tmp_path, Listening(), quality="draft")
+    assert seen == ["draft"] and done.summary["quality"] == "draft"
+    assert result.read_result(done.results[0]).extra["job_quality"] == "draft"
 
 
 def test_provisional_world_is_upright_with_feet_on_the_floor(video):

@@ -52,8 +52,8 @@ def test_file_holds_every_field_without_pickle(tmp_path):
     with np.load(path, allow_pickle=False) as data:
         assert sorted(data.files) == sorted(
             "frames times poses trans betas gender mocap_framerate joints_cam vertices_cam keypoints2d confidence "
-            "camera method version body video job job_people job_complete R_world_from_cam t_world_from_cam "
-            "contacts".split()
+            "camera method version body video job job_quality job_people job_complete R_world_from_cam "
+            "t_world_from_cam contacts".split()
         )
         assert data["poses"].shape == (7, 72) and data["poses"].dtype == np.float32
         assert data["camera"].tolist() == [900.0, 901.0, 320.0, 240.0, 640.0, 480.0]
@@ -74,12 +74,14 @@ def test_reading_gives_back_what_was_written(tmp_path):
 
 
 def test_the_video_is_named_and_older_files_without_it_are_read(tmp_path):
-    path = write(tmp_path / "a_person0.npz", make_motion(), video="d\u00e4r.mp4")
+    path = write(tmp_path / "a_person0.npz", make_motion(), video="d\u00e4r.mp4", quality="high")
     assert result.read_result(path).extra["video"] == "d\u00e4r.mp4"
+    assert result.read_result(path).extra["job_quality"] == "high"
     with np.load(path) as data:
-        arrays = {name: data[name] for name in data.files if name != "video"}
+        arrays = {name: data[name] for name in data.files if name not in ("video", "job_quality")}
     np.savez(tmp_path / "old_person0.npz", **arrays)
     assert result.read_result(tmp_path / "old_person0.npz").extra["video"] == ""
+    assert result.read_result(tmp_path / "old_person0.npz").extra["job_quality"] == ""
 
 
 def test_amass_tools_read_it(tmp_path):

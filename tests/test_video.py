@@ -119,6 +119,18 @@ def test_range(tmp_path):
     assert [f.index for f in reader.frames_from(5)] == [5, 6]
 
 
+@pytest.mark.parametrize("is_film", [True, False])
+def test_frames_that_are_not_wanted_keep_their_times(tmp_path, is_film):
+    if not is_film:
+        write_images(tmp_path / "shot", [f"{k}.png" for k in range(12)])
+    reader = VideoReader(write_film(tmp_path / "a.mp4") if is_film else tmp_path / "shot", start=2)
+    frames = list(reader.frames_from(4, lambda index: index % 3 == 0))
+    every = [frame for frame in reader if frame.index >= 4]
+    assert [(f.index, f.time) for f in frames] == [(f.index, f.time) for f in every]
+    assert [f.index for f in frames if f.image.size] == [6, 9]
+    np.testing.assert_array_equal(frames[2].image, every[2].image)
+
+
 def test_reading_twice_gives_the_same(tmp_path):
     reader = VideoReader(write_film(tmp_path / "a.mp4"))
     once, again = [f.image.sum() for f in reader], [f.image.sum() for f in reader]

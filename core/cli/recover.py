@@ -18,7 +18,7 @@ from pathlib import Path
 from core.cli.console import Console, duration
 from core.errors import HyperMocapError, InputError
 from core.finished import finished_results
-from core.options import JobOptions
+from core.options import QUALITIES, JobOptions
 from core.protocol import Done, Message, Progress
 from core.result import AtomicFile, ensure_writable, explain_output_errors, stem_of
 from core.version import VERSION
@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video file, folder of images, or shot_%%04d.png")
     parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder of the result files")
     parser.add_argument("--method", default="fit", help="recovery method (default: fit)")
+    parser.add_argument(
+        "--quality", default="standard", choices=QUALITIES, help="draft is faster, high is calmer (default: standard)"
+    )
     parser.add_argument("--person", default="all", metavar="all|N[,N]", help="whom to recover (default: all)")
     parser.add_argument("--max-people", type=int, default=4, help="how many people to look for (default: 4)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
@@ -185,6 +188,7 @@ def _options(args: argparse.Namespace) -> JobOptions:
     values = {"smoothing_s": args.smoothing} if args.smoothing is not None else {}
     return JobOptions(
         method=args.method,
+        quality=args.quality,
         person=person,
         device=args.device,
         start=args.start,
