@@ -11,6 +11,7 @@ from pathlib import Path
 from .scene.options import MODES, VERTEX_MODES
 
 FORMATS = ("fbx", "glb", "blend", "npz")
+QUALITIES = ("draft", "standard", "high")
 VIDEO_SUFFIXES = frozenset(".mp4 .mov .m4v .avi .mkv .webm .mpg .mpeg .mts .m2ts .wmv .ogv".split())
 """What a folder is searched for; a file that is named is taken whatever it is called."""
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .tif .tiff .bmp .webp".split())
@@ -26,6 +27,7 @@ class BatchOptions:
     mode: str = "ARMATURE"
     jobs: int = 1
     method: str = "fit"
+    quality: str = "standard"
     device: str = "auto"
     person: str | tuple[int, ...] = "all"
     max_people: int = 4
@@ -42,6 +44,7 @@ class BatchOptions:
         """Return the engine's options for a clip whose results go to `folder`."""
         options = {
             "method": self.method,
+            "quality": self.quality,
             "device": self.device,
             "person": self.person if isinstance(self.person, str) else list(self.person),
             "max_people": self.max_people,
@@ -73,6 +76,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--mode", default="armature", choices=[m.lower() for m in MODES], help="how motion is written")
     add("--jobs", type=int, default=1, metavar="N", help="clips at the same time, each in its own Blender")
     add("--method", default="fit", help="recovery method (default fit)")
+    add("--quality", default="standard", choices=QUALITIES, help="draft is faster, high is calmer (default standard)")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--person", default="all", metavar="WHO", help='"all", or numbers of people such as 0,2')
     add("--max-people", type=int, default=4, metavar="N", help="most people to look for (default 4)")
@@ -111,6 +115,7 @@ def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchO
         mode=given.mode.upper(),
         jobs=given.jobs,
         method=given.method,
+        quality=given.quality,
         device=given.device,
         person=person,
         max_people=given.max_people,
@@ -133,6 +138,7 @@ def option_arguments(options: BatchOptions) -> list[str]:
         "--formats": ",".join(options.formats),
         "--mode": options.mode.lower(),
         "--method": options.method,
+        "--quality": options.quality,
         "--device": options.device,
         "--person": person,
         "--max-people": options.max_people,

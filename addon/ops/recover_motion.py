@@ -21,6 +21,7 @@ def collect_job_options(settings, preferences) -> dict:
         device = preferences.device if preferences else "auto"
     options = {
         "method": settings.method,
+        "quality": settings.quality,
         "person": "all" if bpy.app.background else settings.people,
         "max_people": settings.max_people,
         "device": device,

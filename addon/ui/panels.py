@@ -91,6 +91,7 @@ class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
         column.use_property_decorate = False
         column.prop(settings, "method")
         column.prop(settings, "people")
+        column.prop(settings, "quality")
         column.prop(settings, "mode")
         column.prop(settings, "smoothing")
         header, body = layout.panel("hyper_mocap_options", default_closed=True)

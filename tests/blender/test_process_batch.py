@@ -184,11 +184,13 @@ def running_commands() -> list[str]:
 
 def test_options_survive_the_way_to_a_child() -> None:
     words = "a.mp4 --out /o --formats glb,npz --mode point_cache --method hyperbolic --device cpu --person 2,0 "
+    words += "--quality high "
     words += "--max-people 3 --smoothing 0.25 --focal-mm 35 --start 1.5 --end 3 --resume --report /r.json"
     _videos, options = parse_options(words.split(), "x")
     assert parse_options(["a.mp4", *option_arguments(options)], "x")[1] == options
     assert options.engine_options(Path("/o")) == {
         "method": "hyperbolic",
+        "quality": "high",
         "device": "cpu",
         "person": [2, 0],
         "max_people": 3,
@@ -215,7 +217,16 @@ def test_engine_options_are_those_the_engine_knows() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["--formats obj", "--formats ,", "--jobs 0", "--start 2 --end 1", "--person anna", "--mode clay"]
+    "wrong",
+    [
+        "--formats obj",
+        "--formats ,",
+        "--jobs 0",
+        "--start 2 --end 1",
+        "--person anna",
+        "--mode clay",
+        "--quality best",
+    ],
 )
 def test_wrong_options_are_refused(wrong: str) -> None:
     assert main(["a.mp4", "--out", "/nowhere", *wrong.split()]) == 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -37,6 +39,43 @@ def test_every_operator_and_property_is_described(addon) -> None:
         own = [p for p in cls.bl_rna.properties if p.identifier in cls.__annotations__ and not p.is_hidden]
         texts += [p.description for p in own]
         assert all(text and not text.endswith(".") for text in texts), (cls.__name__, texts)
+
+
+def test_the_panel_offers_the_qualities_and_the_job_gets_the_choice(addon) -> None:
+    """The engine's own list is read from its source, as this Python cannot import it."""
+    from addon.batch_options import QUALITIES as of_batch
+    from addon.ops.recover_motion import collect_job_options
+    from addon.ui.panels import HYPER_MOCAP_PT_recover
+
+    class Layout:
+        """Notes what is drawn; every part of it is itself."""
+
+        def __init__(self) -> None:
+            self.drawn = []
+
+        def prop(self, _owner, name: str, **_options) -> None:
+            self.drawn.append(name)
+
+        def panel(self, *_arguments, **_options):
+            return self, None
+
+        def __getattr__(self, _name: str):
+            return lambda *_arguments, **_options: self
+
+    settings = bpy.context.scene.hyper_mocap
+    prop = settings.bl_rna.properties["quality"]
+    tree = ast.parse((Path(__file__).parents[2] / "core" / "options.py").read_text())
+    [known] = [n.value for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "QUALITIES"]
+    names = [item.identifier for item in prop.enum_items]
+    assert tuple(names) == ast.literal_eval(known) == of_batch and prop.default == "standard"
+    assert all(item.description for item in prop.enum_items)
+    assert collect_job_options(settings, None)["quality"] == "standard"
+    settings.quality = "high"
+    assert collect_job_options(settings, None)["quality"] == "high"
+    layout = Layout()
+    panel = SimpleNamespace(layout=layout, _draw_engine=lambda *_: None)
+    HYPER_MOCAP_PT_recover.draw(panel, bpy.context)
+    assert layout.drawn.index("people") < layout.drawn.index("quality") < layout.drawn.index("mode")
 
 
 def test_import_video_tells_the_clip(addon, tmp_path: Path) -> None:
