@@ -25,7 +25,8 @@ from core.synth.mocap import read_mocap
 from core.synth.retarget import Target, retarget
 from core.synth.splits import split_of
 
-COMPONENTS = 12
+COMPONENTS = 8
+"""Half of what is written: each has its mirror image beside it."""
 STRIDE = 5
 SLACK = np.deg2rad(6.0)
 SEED = 20
@@ -83,9 +84,21 @@ def fit_mixture(poses: np.ndarray, *, components: int, iterations: int = 40) -> 
     return weights, means, covariances
 
 
+def mirror_mixture(weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The mixture and its mirror image, half each, so that left and right are exactly alike."""
+    joints = np.arange(DIMENSION).reshape(-1, 3)[[POSE_JOINTS.index(JOINT_MIRROR[j]) for j in POSE_JOINTS]].reshape(-1)
+    sign = np.tile([1.0, -1.0, -1.0], len(POSE_JOINTS))
+    other = covariances[:, joints][:, :, joints] * sign[:, None] * sign
+    return (
+        np.concatenate([weights, weights]) / 2,
+        np.concatenate([means, means[:, joints] * sign]),
+        np.concatenate([covariances, other]),
+    )
+
+
 def build_prior(mocap_file: str | Path, output: Path = PRIOR_FILE) -> None:
     poses = collect_poses(mocap_file, load_body())
-    weights, means, covariances = fit_mixture(poses, components=COMPONENTS)
+    weights, means, covariances = mirror_mixture(*fit_mixture(poses, components=COMPONENTS))
     order = np.argsort(-weights)
     factors = np.linalg.cholesky(covariances)
     np.savez_compressed(

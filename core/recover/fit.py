@@ -100,6 +100,7 @@ def fit(
     mean_shape = shape_chain(chain, torch.zeros(chain.shape_count, dtype=torch.float64))
     evidence = settle(evidence, guess_motion(evidence, mean_shape)[1])
     rotmats, trans = guess_motion(evidence, mean_shape)
+    evidence = replace(evidence, depth=trans[:, 2])
     chosen = choose_shape_frames(evidence, options.pitch_frames)
     if len(chosen):
         pitch = estimate_pitch(
@@ -107,6 +108,7 @@ def fit(
         )
         evidence = pitch_evidence(evidence, pitch)
         rotmats, trans = guess_motion(evidence, mean_shape)
+        evidence = replace(evidence, depth=trans[:, 2])
     chosen = choose_shape_frames(evidence, options.shape_frames)
     done = 0 if known is None else len(known)
     if done:
@@ -152,7 +154,7 @@ def refine(
     if not np.array_equal(motion.frames, track.frames):
         raise ValueError("refine: motion and track cover different frames")
     trans = torch.from_numpy(motion.trans.astype(np.float64))
-    evidence = settle(read_evidence(track, camera), trans)
+    evidence = replace(settle(read_evidence(track, camera), trans), depth=trans[:, 2])
     shaped = shape_chain(build_chain(body), torch.from_numpy(motion.betas.astype(np.float64)))
     rotmats = torch.from_numpy(motion.rotmats.astype(np.float64))
     anchor = Anchor(rotmats, options.anchor_strength)

@@ -43,7 +43,8 @@ class SideCosts:
     backwards: float = 0.6
     """Cost of a frame of walking backwards at `walking_speed` or more."""
     walking_speed: float = 0.8
-    """m/s."""
+    standing_speed: float = 0.3
+    """m/s: from here on going says where one faces."""
     belief: float = 0.4
     """Weight of an exchanged frame's landmarks: they were a mistake."""
 
@@ -150,7 +151,9 @@ def _against_walking(
             velocity[t] = (centred[:, None] * ground[a:b]).sum(0) / centred.square().sum()
     speed = velocity.norm(dim=-1).clamp_min(1e-6)
     forward = torch.stack([left[:, 1], -left[:, 0]], 1)  # left x up with up = -y
-    weight = costs.backwards * (speed / costs.walking_speed).clamp_max(1.0)
+    weight = costs.backwards * ((speed - costs.standing_speed) / (costs.walking_speed - costs.standing_speed)).clamp(
+        0.0, 1.0
+    )
     options = []
     for flip in (1.0, -1.0):
         facing = forward * torch.tensor([1.0, flip], dtype=torch.float64)

@@ -29,6 +29,10 @@ from core.rotation import axis_angle_to_matrix
 
 LARGEST_TURN = 0.6
 """rad a joint may turn in one step."""
+FIRST_DAMPING = 1e-4
+LEAST_DAMPING = 1e-8
+"""Levenberg-Marquardt damping as a share of the diagonal. Depth and size trade off in a narrow valley, along which
+more damping crawls."""
 GAIN_STOP = 2e-3
 """Relative decrease of the energy below which iterations end."""
 
@@ -71,7 +75,7 @@ def assemble(
     posed = pose_chain(shaped, rotmats, trans)
     jacobian = differentiate_points(shaped, posed, ACTIVE)
     equations = terms.empty_equations(len(trans))
-    terms.add_image(equations, posed, jacobian, evidence.rays, evidence.confidence, sigmas)
+    terms.add_image(equations, posed, jacobian, evidence, sigmas)
     terms.add_directions(equations, posed, jacobian, evidence.directions, evidence.pair_confidence, sigmas)
     terms.add_balance(equations, posed, jacobian, evidence.upright, sigmas)
     vectors, slopes = terms.rotation_vectors(rotmats)
@@ -132,7 +136,7 @@ def solve_motion(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Solution:
     """Minimise the energy from a first motion (Levenberg-Marquardt with one damping for the window)."""
-    damping = 1e-2
+    damping = FIRST_DAMPING
     equations = assemble(shaped, evidence, rotmats, trans, prior, sigmas, anchor=anchor)
     energy, done = float(equations.cost.sum()), 0
     for done in range(1, iterations + 1):  # noqa: B007
@@ -142,13 +146,13 @@ def solve_motion(
         trial = assemble(shaped, evidence, *moved, prior, sigmas, anchor=anchor)
         new_energy = float(trial.cost.sum())
         if not new_energy < energy:
-            damping *= 6
+            damping *= 10
             if damping > 1e4:
                 break
             continue
         gain = (energy - new_energy) / max(energy, 1e-12)
         (rotmats, trans), equations, energy = moved, trial, new_energy
-        damping = max(damping / 4, 1e-4)
+        damping = max(damping / 10, LEAST_DAMPING)
         if gain < GAIN_STOP:
             break
     return Solution(rotmats, trans, equations.cost, done)
@@ -174,7 +178,7 @@ def solve_shape(
     N, S = len(evidence), chain.shape_count
     share = min(1.0, effective_frames / N)
     betas = torch.zeros(S, dtype=torch.float64)
-    damping = 1e-2
+    damping = FIRST_DAMPING
     shaped = shape_chain(chain, betas)
 
     def evaluate(shaped: Shaped, rotmats: Tensor, trans: Tensor) -> tuple[terms.Equations, float]:
@@ -208,14 +212,14 @@ def solve_shape(
         moved = apply_step(rotmats, trans, step)
         trial, new_energy = evaluate(trial_shape, *moved)
         if not new_energy < energy:
-            damping *= 6
+            damping *= 10
             if damping > 1e4:
                 break
             continue
         gain = (energy - new_energy) / max(energy, 1e-12)
         (rotmats, trans), equations, energy, shaped = moved, trial, new_energy, trial_shape
         betas = shaped.betas
-        damping = max(damping / 4, 1e-4)
+        damping = max(damping / 10, LEAST_DAMPING)
         if gain < GAIN_STOP:
             break
     return shaped, Solution(rotmats, trans, equations.cost, done)

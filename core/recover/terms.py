@@ -52,7 +52,8 @@ class Sigmas:
     """m: beyond this a keypoint is disbelieved."""
     direction: tuple[float, float, float] = (0.5, 0.5, 0.6)
     """Unit vectors' x, y, z."""
-    direction_robust: float = 1.0
+    direction_robust: float = 2.0
+    """Standard deviations at which a direction is disbelieved."""
     planting: float = 0.15
     """m/s of a standing foot."""
     planting_robust: float = 1.0
@@ -125,12 +126,10 @@ def image_residuals(points: Tensor, rays: Tensor, depth: Tensor) -> Tensor:
     return depth[:, None, None] * (points[..., :2] / points[..., 2:].clamp_min(0.1) - rays)
 
 
-def add_image(
-    equations: Equations, posed: Posed, jacobian: Tensor, rays: Tensor, confidence: Tensor, sigmas: Sigmas
-) -> None:
-    """jacobian [N, K, 3, D] of the keypoints; rays [N, K, 2]; confidence [N, K] >= 0."""
-    depth = posed.joints[:, 0, 2].clamp_min(0.1)
-    residuals = image_residuals(posed.points, rays, depth)
+def add_image(equations: Equations, posed: Posed, jacobian: Tensor, evidence, sigmas: Sigmas) -> None:
+    """jacobian [N, K, 3, D] of the keypoints."""
+    depth, confidence = evidence.depth, evidence.confidence
+    residuals = image_residuals(posed.points, evidence.rays, depth)
     rho, weight = geman_mcclure(residuals.square().sum(-1), sigmas.image_robust)
     certainty = confidence / sigmas.image**2
     equations.cost += (certainty * rho).sum(1) / 2
@@ -149,13 +148,13 @@ def add_directions(
     first, second = (list(side) for side in zip(*PAIRS))
     difference = posed.points[:, second] - posed.points[:, first]
     length = difference.norm(dim=-1, keepdim=True).clamp_min(0.02)
-    residuals = difference / length - directions
+    unit = difference / length
+    residuals = unit - directions
     precision = residuals.new_tensor(sigmas.direction) ** -2
-    rho, weight = geman_mcclure(residuals.square().sum(-1), sigmas.direction_robust)
-    squared = (residuals.square() * precision).sum(-1)
-    # the robust factor scales the squared distance as a whole
-    equations.cost += (confidence * squared * rho / residuals.square().sum(-1).clamp_min(1e-12)).sum(1) / 2
-    rows = (jacobian[:, second] - jacobian[:, first]) / length[..., None]
+    rho, weight = geman_mcclure((residuals.square() * precision).sum(-1), sigmas.direction_robust)
+    equations.cost += (confidence * rho).sum(1) / 2
+    rows = (jacobian[:, second] - jacobian[:, first]) / length[..., None]  # [N, P, 3, D]
+    rows = rows - unit[..., None] * (unit[..., None, :] @ rows)  # a direction does not change with the length
     N, P = confidence.shape
     weights = (confidence * weight)[..., None] * precision
     _add_rows(equations, residuals.reshape(N, 3 * P), rows.reshape(N, 3 * P, -1), weights.reshape(N, 3 * P))
@@ -360,6 +359,6 @@ def shape_blocks(posed: Posed, jacobian: Tensor, by_shape: Tensor, evidence, sig
     D, S = jacobian.shape[-1], by_shape.shape[-1]
     joined = empty_equations(len(jacobian), D + S)
     both = torch.cat([jacobian, by_shape], -1)
-    add_image(joined, posed, both, evidence.rays, evidence.confidence, sigmas)
+    add_image(joined, posed, both, evidence, sigmas)
     add_directions(joined, posed, both, evidence.directions, evidence.pair_confidence, sigmas)
     return joined.diagonal[:, :D, D:], joined.diagonal[:, D:, D:].sum(0), joined.gradient[:, D:].sum(0)
