@@ -37,7 +37,7 @@ class BatchOptions:
     end: float | None = None
     body: str | None = None
     resume: bool = False
-    report: Path | None = None
+    report: Path = Path("report.json")
     engine_python: str = ""
 
     def engine_options(self, folder: Path) -> dict:
@@ -86,7 +86,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--end", type=float, metavar="S", help="seconds into each clip to end before")
     add("--body", metavar="FILE", help="your licensed SMPL file instead of the free body")
     add("--resume", action="store_true", help="skip what is done, go on with what was interrupted")
-    add("--report", metavar="FILE", help="write a JSON report, after every clip")
+    add("--report", metavar="FILE", help="JSON report, written after every clip (default OUT/report.json)")
     add("--engine-python", default="", metavar="PATH", help="Python that has the engine's packages")
     return parser
 
@@ -125,7 +125,7 @@ def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchO
         end=given.end,
         body=str(Path(given.body).expanduser().resolve()) if given.body else None,
         resume=given.resume,
-        report=Path(given.report).expanduser().resolve() if given.report else None,
+        report=Path(given.report or Path(given.out) / "report.json").expanduser().resolve(),
         engine_python=os.path.abspath(os.path.expanduser(given.engine_python)) if given.engine_python else "",
     )
 

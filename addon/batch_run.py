@@ -53,10 +53,17 @@ def main(arguments: list[str], program: str = "batch.py") -> int:
     waiting = [Record(str(video)) for video in videos]
     records += waiting
 
+    def report() -> str:
+        """Write the report; return why it could not be written, or nothing."""
+        try:
+            write_report(options.report, records, seconds=time.monotonic() - started)
+        except OSError as error:
+            return f"the report cannot be written: {error}; choose another place with --report"
+        return ""
+
     def show(i: int, text: str) -> None:
         say(f"[{i + 1}/{len(videos)}] {text}")
-        if options.report:
-            write_report(options.report, records, seconds=time.monotonic() - started)
+        report()
 
     with interruptible():
         if options.jobs > 1 and len(videos) > 1:
@@ -66,11 +73,12 @@ def main(arguments: list[str], program: str = "batch.py") -> int:
     for record in waiting:
         if record.status == "waiting":
             record.status, record.error = "cancelled", "not started"
-    if options.report:
-        write_report(options.report, records, seconds=time.monotonic() - started)
+    problem = report()
+    if problem:
+        say(f"failed    {problem}")
     succeeded = sum(record.status in OK for record in records)
     say(f"{succeeded} of {len(records)} clips succeeded in {time.monotonic() - started:.0f} s")
-    return 0 if records and succeeded == len(records) else 1
+    return 0 if records and succeeded == len(records) and not problem else 1
 
 
 @contextlib.contextmanager

@@ -243,3 +243,19 @@ def test_patterns_folders_and_names_that_meet(tmp_path: Path) -> None:
     assert missing == ["no"]
     folders = output_folders(videos, Path("/o"))
     assert folders == [Path("/o"), Path("/o/A_2"), Path("/o"), Path("/o")]
+
+
+def test_the_report_lies_in_the_output_folder_unless_told_otherwise() -> None:
+    _, options = parse_options(["clip.mp4", "--out", "results"], "batch.py")
+    assert options.report == Path("results/report.json").resolve()
+    _, options = parse_options(["clip.mp4", "--out", "results", "--report", "elsewhere.json"], "batch.py")
+    assert options.report == Path("elsewhere.json").resolve()
+
+
+def test_a_report_that_cannot_be_written_fails_the_run_in_one_line(tmp_path: Path, capsys) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    code = main([str(tmp_path / "none.mp4"), "--out", str(blocked / "out")])
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 1
+    assert any("the report cannot be written" in line and "--report" in line for line in lines)
