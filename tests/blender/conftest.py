@@ -39,7 +39,7 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
-    """Leave with pytest's own verdict: freeing itself, the bpy 4.2 wheel crashes wherever a timer or glTF was used."""
+    """Leave with pytest's own verdict: freeing itself, the bpy 4.2 wheel crashes where a timer or glTF was used."""
     if not bpy.app.binary_path:
         sys.stdout.flush()
         sys.stderr.flush()
