@@ -23,11 +23,11 @@ QUALITIES = (
     (
         "draft",
         "Draft",
-        "Look at every second frame and fill in the others: finds people in about 60 % of the time",
+        "Look at every second frame and fill in the others: finds people in 50 to 80 % of the time",
         0,
     ),
     ("standard", "Standard", "Look at every frame once", 1),
-    ("high", "High", "Look at every frame twice, once mirrored: calmer, finds people in about 1.5 times the time", 2),
+    ("high", "High", "Look at every frame twice, once mirrored: calmer, finds people in 1.5 to 2 times the time", 2),
 )
 MODES = (
     ("ARMATURE", "Armature", "Bone keys: light, exports to FBX, ready for retargeting", 0),
