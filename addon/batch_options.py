@@ -31,7 +31,7 @@ class BatchOptions:
     device: str = "auto"
     person: str | tuple[int, ...] = "all"
     max_people: int = 4
-    smoothing_s: float = 0.1
+    smoothing_s: float = 0.03
     focal_mm: float | None = None
     start: float = 0.0
     end: float | None = None
@@ -80,7 +80,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--person", default="all", metavar="WHO", help='"all", or numbers of people such as 0,2')
     add("--max-people", type=int, default=4, metavar="N", help="most people to look for (default 4)")
-    add("--smoothing", type=float, default=0.1, metavar="S", help="smoothing in seconds (default 0.1, 0 is none)")
+    add("--smoothing", type=float, default=0.03, metavar="S", help="smoothing in seconds (default 0.03, 0 is none)")
     add("--focal-mm", type=float, metavar="MM", help="focal length for a 36 mm wide sensor, if known")
     add("--start", type=float, default=0.0, metavar="S", help="seconds into each clip to start at")
     add("--end", type=float, metavar="S", help="seconds into each clip to end before")

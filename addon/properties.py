@@ -81,7 +81,7 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
     smoothing: FloatProperty(
         name="Smoothing",
         description="Time constant of the smoothing: longer is calmer and rounder, 0 leaves every tremor",
-        default=0.1,
+        default=0.03,
         min=0.0,
         max=5.0,
         soft_max=1.0,

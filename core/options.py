@@ -43,7 +43,7 @@ class JobOptions:
     """Focal length in millimetres for a 36 mm wide sensor (35 mm equivalent); exclusive with focal_px."""
     live: bool = True
     """Send rough frames while the video is still being read. Changes no result."""
-    smoothing_s: float = 0.1
+    smoothing_s: float = 0.03
     """Time constant of the smoothing in seconds; 0 = none."""
     body: str | None = None
     """Path of a body model file; None = the shipped body."""
