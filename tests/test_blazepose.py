@@ -18,8 +18,9 @@ from safetensors.numpy import load_file, save_file
 from core.errors import SetupError
 from core.make.perception import DETECTOR_FILE, LANDMARK_FILE, convert
 from core.make.tflite import read_convolutions
-from core.perception.blazepose import BlazePoseDetector, BlazePoseLandmarks, depth_to_space
+from core.perception.blazepose import BlazePoseDetector, BlazePoseLandmarks, Convolution, depth_to_space, pack_weights
 from core.perception.checkpoint import DEFAULT_PATH, load_networks
+from core.perception.packed import can_pack
 
 GOLDEN = Path(__file__).parent / "data" / "blazepose_golden.npz"
 RELATIVE = 1e-3
@@ -76,6 +77,38 @@ def test_batch_equals_single(networks, golden):
     for field in together._fields:
         one_by_one = torch.cat([getattr(output, field) for output in alone])
         torch.testing.assert_close(getattr(together, field), one_by_one, rtol=1e-3, atol=5e-3)
+
+
+def test_packed_weights_change_no_answer(networks, golden):
+    """For one person and for three: the landmarks stay within a hundredth of a pixel, and so does the detector."""
+    if not can_pack():
+        pytest.skip("this torch cannot pack convolutions")
+    crops = torch.cat([decode_rgb(golden[f"crop{k}_png"]) for k in range(3)]).to(memory_format=torch.channels_last)
+    frame = decode_rgb(golden["frame_png"])
+    packed_detector, packed = load_networks()
+    pack_weights(packed)
+    pack_weights(packed_detector)
+    with torch.inference_mode():
+        for batch in (crops[:1], crops):
+            plain, ours = networks[1](batch), packed(batch)
+            assert (plain.landmarks - ours.landmarks).abs().max() < 0.01
+            torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(packed_detector(frame), networks[0](frame), rtol=1e-4, atol=1e-3)
+    convolutions = [m for n in (packed, packed_detector) for m in n.modules() if isinstance(m, Convolution)]
+    assert all(m.packed is not None for m in convolutions)
+
+
+def test_networks_stay_as_they_are_where_torch_cannot_pack(networks, golden, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("core.perception.packed.pack_convolution", refuse)
+    landmarks = load_networks()[1]
+    pack_weights(landmarks)
+    crop = decode_rgb(golden["crop0_png"])
+    with torch.inference_mode():
+        torch.testing.assert_close(landmarks(crop), networks[1](crop))
+    assert not any(m.packed is not None for m in landmarks.modules() if isinstance(m, Convolution))
 
 
 def test_half_precision_stays_near(golden):

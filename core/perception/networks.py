@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from core.perception.anchors import Detection, Letterbox, decode_detections, letterbox
-from core.perception.blazepose import LandmarkOutput
+from core.perception.blazepose import LandmarkOutput, pack_weights
 from core.perception.checkpoint import load_networks
 from core.perception.reading import Reading, read_both, read_output
 from core.perception.roi import Roi
@@ -34,6 +34,9 @@ class Networks:
         placement = {"device": self.device, "memory_format": torch.channels_last}
         self.detector = detector.to(dtype=self.dtype, **placement)
         self.landmarks = landmarks.reduce_precision(self.dtype).to(**placement)
+        if self.device.type == "cpu":
+            pack_weights(self.detector)
+            pack_weights(self.landmarks)
 
     def detect(self, views: list[tuple[np.ndarray, Letterbox]]) -> list[list[Detection]]:
         """Letterboxed BGR squares (anchors.letterbox) -> candidates of each, before suppression."""
