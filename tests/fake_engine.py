@@ -260,7 +260,7 @@ def main() -> None:
     folder, arguments = Path(sys.argv[1]), sys.argv[2:]
     if arguments[:1] == ["-c"]:
         behaviour = Behaviour(**json.loads((folder / "behaviour.json").read_text()))
-        names = ("torch", "numpy", "cv2", "smplx", "smplfitter", "safetensors")
+        names = ("torch", "numpy", "cv2", "safetensors")
         missing = [n for n in names if n in behaviour.probe_missing]
         print(json.dumps({"version": list(behaviour.probe_version), "missing": missing}))
         return
