@@ -170,9 +170,9 @@ def settle(evidence: Evidence, trans: Tensor) -> Evidence:
 
 def guess_motion(evidence: Evidence, shaped: Shaped, rotmats: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """First rotations [N, J, 3, 3] (kept where given) and translations [N, 3] of all frames, gaps filled."""
-    if rotmats is None:
-        rotmats = guess_rotations(evidence.points, shaped)
-    blocks = rotmats.split(BLOCK)  # posing takes far more memory than its result
+    if rotmats is None:  # in blocks: guessing and posing take far more memory than their results
+        rotmats = torch.cat([guess_rotations(block, shaped) for block in evidence.points.split(BLOCK)])
+    blocks = rotmats.split(BLOCK)
     zeros = torch.zeros(BLOCK, 3, dtype=torch.float64)
     points = torch.cat([pose_chain(shaped, block, zeros[: len(block)]).points for block in blocks])
     trans = guess_translation(points, evidence.rays, evidence.confidence)
