@@ -86,7 +86,8 @@ def fit_mixture(poses: np.ndarray, *, components: int, iterations: int = 40) -> 
 
 def mirror_mixture(weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, ...]:
     """The mixture and its mirror image, half each, so that left and right are exactly alike."""
-    joints = np.arange(DIMENSION).reshape(-1, 3)[[POSE_JOINTS.index(JOINT_MIRROR[j]) for j in POSE_JOINTS]].reshape(-1)
+    mirrored = [POSE_JOINTS.index(JOINT_MIRROR[j]) for j in POSE_JOINTS]
+    joints = np.arange(DIMENSION).reshape(-1, 3)[mirrored].reshape(-1)
     sign = np.tile([1.0, -1.0, -1.0], len(POSE_JOINTS))
     other = covariances[:, joints][:, :, joints] * sign[:, None] * sign
     return (
