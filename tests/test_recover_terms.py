@@ -43,6 +43,8 @@ def build(scene, name, rotmats, trans):
         terms.add_prior(equations, vectors, slopes, load_prior(), torch.ones(len(trans)).double(), SIGMAS)
     elif name == "limits":
         terms.add_limits(equations, vectors, slopes, SIGMAS)
+    elif name == "straight":
+        terms.add_straight(equations, vectors, slopes, SIGMAS)
     elif name == "anchor":
         terms.add_anchor(equations, rotmats, scene[2].flip(0), 3.0)
     elif name == "planting":
@@ -55,7 +57,9 @@ def build(scene, name, rotmats, trans):
     return equations
 
 
-@pytest.mark.parametrize("name", ["smoothness", "prior", "limits", "anchor", "planting", "balance", "direction"])
+@pytest.mark.parametrize(
+    "name", ["smoothness", "prior", "limits", "anchor", "planting", "balance", "direction", "straight"]
+)
 def test_gradient_is_the_energys(scene, name):
     _, _, rotmats, trans = scene
     gradient = build(scene, name, rotmats, trans).gradient

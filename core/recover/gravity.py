@@ -28,7 +28,7 @@ STARTS = (None, 0, 1, 0)
 ITERATIONS = (6, 3, 3, 3)
 LOW_BIAS = 0.07
 """rad the minimum lies under the truth."""
-BELIEF = 0.85
+BELIEF = 0.9
 """Pull towards a level camera: error of the estimate against the spread of cameras."""
 LARGEST = 0.45
 DETECTOR_SHARE = 0.8

@@ -81,6 +81,7 @@ def assemble(
     vectors, slopes = terms.rotation_vectors(rotmats)
     terms.add_prior(equations, vectors, slopes, prior, torch.ones_like(evidence.times), sigmas)
     terms.add_limits(equations, vectors, slopes, sigmas)
+    terms.add_straight(equations, vectors, slopes, sigmas)
     if smooth:
         terms.add_planting(equations, posed, jacobian, evidence, sigmas)
         terms.add_smoothness(equations, rotmats, trans, evidence.times, sigmas)

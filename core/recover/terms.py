@@ -7,6 +7,7 @@ Energy of N frames, a sum of squares divided by variances (so every `sigma` is i
     planting    speed of heels and toes that stand still in the picture, Geman-McClure
     balance     trunk over feet in depth, where one camera sees least, Geman-McClure
     prior       squared Mahalanobis distance of the joint rotations from everyday motion, Cauchy
+    straight    knees that are nearly straight, Geman-McClure
     limits      rotation beyond what a joint can do (limits.py)
     smoothness  angular acceleration and velocity of each joint, acceleration of the root, from the frames' times
 
@@ -37,7 +38,9 @@ _PAIRS = (
 FEET = tuple(KEYPOINT_NAMES.index(f"{side}_{name}") for side in ("left", "right") for name in ("heel", "toe"))
 PAIRS = tuple((KEYPOINT_NAMES.index(a), KEYPOINT_NAMES.index(b)) for a, b in _PAIRS)
 
-
+KNEES = [POSE_JOINTS.index(JOINT_NAMES.index(f"{side}_knee")) for side in ("left", "right")]
+STRAIGHT_KNEE = 0.1
+"""rad of flexion of a leg one stands on."""
 REFERENCE_STEP = 1 / 30
 """Smoothness is an integral over time divided by this step: at 30 frames per second, a plain sum over frames."""
 
@@ -48,7 +51,7 @@ class Sigmas:
 
     image: float = 0.03
     """m at the person's depth; includes that neighbouring frames err together."""
-    image_robust: float = 0.12
+    image_robust: float = 0.07
     """m: beyond this a keypoint is disbelieved."""
     direction: tuple[float, float, float] = (0.5, 0.5, 0.6)
     """Unit vectors' x, y, z."""
@@ -64,6 +67,9 @@ class Sigmas:
     """Squared Mahalanobis distance that counts half."""
     limit: float = 0.06
     """rad."""
+    straight: float = 0.3
+    """rad of knee flexion from STRAIGHT_KNEE."""
+    straight_robust: float = 0.5
     root_acceleration: tuple[float, float, float] = (5.0, 5.0, 0.6)
     """m/s^2; depth last."""
     angular_velocity: float = 12.0
@@ -259,6 +265,18 @@ def add_limits(equations: Equations, vectors: Tensor, slopes: Tensor, sigmas: Si
     ranks = torch.arange(joints)
     curvature[:, ranks, :, ranks] = torch.einsum("jab,nja,jac->jnbc", AXES, is_out, AXES)
     _add_pose_quadratic(equations, gradient, curvature.reshape(len(excess), 3 * joints, 3 * joints), slopes)
+
+
+def add_straight(equations: Equations, vectors: Tensor, slopes: Tensor, sigmas: Sigmas) -> None:
+    """Pull nearly straight knees straight: the motions behind the prior hold few people who just stand, and a little
+    flexion shows little in the picture. On renderings it takes a bias of 7 degrees off straight legs."""
+    residual = torch.zeros_like(vectors)
+    residual[:, KNEES, 0] = vectors[:, KNEES, 0] - STRAIGHT_KNEE
+    rho, weight = geman_mcclure(residual[:, KNEES, 0].square(), sigmas.straight_robust)
+    equations.cost += rho.sum(1) / sigmas.straight**2 / 2
+    weights = torch.zeros_like(vectors)
+    weights[:, KNEES, 0] = weight / sigmas.straight**2
+    _add_pose_quadratic(equations, weights * residual, torch.diag_embed(weights.flatten(1)), slopes)
 
 
 def difference_band(times: Tensor, *, order: int) -> Tensor:
