@@ -6,9 +6,11 @@ import importlib
 import os
 import sys
 
-import bpy
-import pytest
-from process_support import snapshot
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: its threads spoil times where cores are shared
+
+import bpy  # noqa: E402
+import pytest  # noqa: E402
+from process_support import snapshot  # noqa: E402
 
 
 @pytest.fixture
