@@ -21,7 +21,7 @@ from core.records import Camera, CameraMotion, Track
 from core.recover.chain import Shaped, build_chain, pose_chain, shape_chain
 from core.recover.evidence import Evidence, read_evidence
 from core.recover.gravity import estimate_pitch, pitch_evidence
-from core.recover.initial import fill_gaps, guess_rotations, guess_translation
+from core.recover.initial import drop_outliers, fill_gaps, guess_rotations, guess_translation
 from core.recover.prior import PosePrior, load_prior
 from core.recover.sides import settle_sides
 from core.recover.solve import Anchor, graduated, solve_motion, solve_shape
@@ -172,6 +172,7 @@ def guess_motion(evidence: Evidence, shaped: Shaped, rotmats: Tensor | None = No
     """First rotations [N, J, 3, 3] (kept where given) and translations [N, 3] of all frames, gaps filled."""
     if rotmats is None:  # in blocks: guessing and posing take far more memory than their results
         rotmats = torch.cat([guess_rotations(block, shaped) for block in evidence.points.split(BLOCK)])
+        rotmats[:, 0] = drop_outliers(rotmats[:, 0], evidence.usable)
     blocks = rotmats.split(BLOCK)
     zeros = torch.zeros(BLOCK, 3, dtype=torch.float64)
     points = torch.cat([pose_chain(shaped, block, zeros[: len(block)]).points for block in blocks])

@@ -30,6 +30,11 @@ LARGEST_HEAD_TURN = 1.3
 LARGEST_FOOT_SWING = 0.8
 LARGEST_HAND_SWING = 1.0
 LARGEST_BONE_TWIST = 1.4
+NEIGHBOURS = 5
+"""Frames to both sides that a root rotation should agree with."""
+OUTLIER_ANGLE = 0.9
+"""rad from them at which it is taken for wrong."""
+ROBUST_PASSES = 6
 LEAST_AMBIGUOUS_TURN = 1.2
 """rad across a gap from which the other way round is considered."""
 TURNING_FRAMES = 4
@@ -166,6 +171,36 @@ def guess_translation(points: Tensor, rays: Tensor, confidence: Tensor) -> Tenso
     bottom = (weight[..., None] * centred_ray.square()).sum((1, 2)).clamp_min(1e-12)
     depth = (top / bottom).clamp(0.5, 100.0)
     return torch.cat([mean_rhs + mean_ray * depth[:, None], depth[:, None]], 1)
+
+
+def drop_outliers(root: Tensor, usable: Tensor) -> Tensor:
+    """Root rotations [N, 3, 3] with those replaced that disagree with the frames around them.
+
+    A single wrong one can make the path from the frames before it to those after it wind once around, which no
+    descent undoes. The reference is a robust mean of the usable frames within NEIGHBOURS, in the chordal metric.
+    """
+    N = len(root)
+    if N < 3:
+        return root
+    offsets = torch.arange(-NEIGHBOURS, NEIGHBOURS + 1)
+    index = (torch.arange(N)[:, None] + offsets).clamp(0, N - 1)
+    nearby = root[index]  # [N, W, 3, 3]
+    sure = usable[index].to(root.dtype)
+    weight = sure
+    for _ in range(ROBUST_PASSES):
+        mean = _nearest_rotation((weight[..., None, None] * nearby).sum(1))
+        squared = (nearby - mean[:, None]).square().sum((2, 3)) / 2  # about the squared angle
+        weight = sure / (OUTLIER_ANGLE**2 / 4 + squared)
+    angle = matrix_to_axis_angle(mean.transpose(1, 2) @ root).norm(dim=-1)
+    return torch.where((angle > OUTLIER_ANGLE)[:, None, None] & (sure.sum(1) > 2)[:, None, None], mean, root)
+
+
+def _nearest_rotation(matrix: Tensor) -> Tensor:
+    """The rotation nearest to each matrix [N, 3, 3] in the chordal metric."""
+    U, _, Vt = torch.linalg.svd(matrix)
+    sign = torch.linalg.det(U @ Vt)
+    diagonal = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
+    return U @ (diagonal[..., None] * Vt)
 
 
 def fill_gaps(rotmats: Tensor, trans: Tensor, times: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:
