@@ -83,7 +83,7 @@ def _best_sequence(evidence: Evidence, trans: Tensor, costs: SideCosts) -> Tenso
     N, states = len(evidence), 2**MEMORY
     other = exchange_sides(evidence, torch.ones(N, dtype=torch.bool))
     left = _to_the_left(evidence)
-    squarely = ((left[:, 1].abs() - 0.7) / 0.3).clamp_min(0)
+    squarely = ((left[:, 1].abs() - 0.85) / 0.15).clamp_min(0)
     unary = torch.stack([torch.zeros(N, dtype=torch.float64), costs.exchanged + costs.sideways * squarely], 1)
     unary = unary + _against_walking(evidence, trans, left, costs)
     scale = trans[:, 2].median()
