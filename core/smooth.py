@@ -40,6 +40,7 @@ class Tolerance:
     """m."""
 
 
+BEND_PASSES = 2
 KERNEL_REACH = 3.0
 """Kernel half width in standard deviations."""
 
@@ -90,12 +91,13 @@ def _smooth(values: np.ndarray, times: np.ndarray, strengths: np.ndarray, tolera
     zero = np.zeros_like(difference(values, values))
     if N < 3 or not strengths.any():
         return zero
-    # first with half the strength, to see where the motion bends
-    rough = _fit_lines(values, times, np.repeat(strengths[None] / 2, N, 0), difference)
-    bend = _accelerations(values, rough, times, difference)  # [N, J]
-    with np.errstate(divide="ignore"):
-        widths = np.minimum(strengths, np.sqrt(2 * tolerance / np.maximum(bend, 1e-12)))
-    widths = _limit_slope(widths, times)
+    widths = np.repeat(strengths[None], N, 0)
+    for _ in range(BEND_PASSES):
+        # with half the width, to see where the motion bends; the sharper a bend, the narrower the next look at it
+        rough = _fit_lines(values, times, widths / 2, difference)
+        bend = _accelerations(values, rough, times, difference)  # [N, J]
+        widths = np.minimum(widths, np.sqrt(2 * tolerance / np.maximum(bend, 1e-12)))
+        widths = _limit_slope(widths, times)
     return _fit_lines(values, times, widths, difference)
 
 

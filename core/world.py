@@ -26,9 +26,9 @@ _JOINT = {name: j for j, name in enumerate(JOINT_NAMES)}
 
 @dataclass(frozen=True)
 class WorldOptions:
-    level_sigma: float = 0.15
+    level_sigma: float = 0.2
     """rad: how far cameras are from level."""
-    upright_sigma: float = 0.12
+    upright_sigma: float = 0.06
     """rad: how far standing people seem to lean, for the clip as a whole."""
     touch_sigma: float = 0.04
     """m: how far touches of one person are from level, one second apart."""
