@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from core.contacts import CONTACT_KEYPOINTS, label_contacts
+from core.feet import find_places, plant_feet, sole_heights
 from core.records import Camera, CameraMotion, Motion, Track
 from core.rotation import matrix_to_axis_angle, matrix_to_quaternion, quaternion_to_matrix
-from core.skeleton import JOINT_NAMES, KEYPOINT_NAMES
+from core.skeleton import JOINT_NAMES
 from core.smooth import smooth_positions, smooth_rotations, strengths_by_joint
 
 LEVEL_UP = np.array([0.0, -1.0, 0.0])
@@ -50,6 +51,8 @@ class Touches:
 
     points: np.ndarray
     """[M, 3] m."""
+    soles: np.ndarray
+    """[M] m from each point down to the sole."""
     weight: float
     """Of each: touches of one second count as one."""
 
@@ -76,9 +79,10 @@ def place_in_world(
         feet = label_contacts(level, track.times) > 0.5
         feet &= (track.keypoints[:, list(CONTACT_KEYPOINTS), 2] > 0.3) & (motion.confidence > 0)[:, None]
         seconds = max(float(np.median(np.diff(track.times))), 1e-3) * 2 if len(track) > 1 else 1.0
-        touches.append(Touches(points[:, list(CONTACT_KEYPOINTS)][feet], min(seconds, 1.0)))
+        soles = np.broadcast_to(sole_heights(body, motion.betas), feet.shape)[feet]
+        touches.append(Touches(points[:, list(CONTACT_KEYPOINTS)][feet], soles, min(seconds, 1.0)))
     R = rotation_from_up(estimate_up(touches, np.concatenate(axes), options))
-    heights = [touch.points @ R[2] for touch in touches]
+    heights = [touch.points @ R[2] - touch.soles for touch in touches]
     if not sum(map(len, heights)):  # nobody stands: the lowest foot is taken to
         lowest = min(float((pose_body(m, body)[1][:, list(CONTACT_KEYPOINTS)] @ R[2]).min()) for m, _ in spans)
         return R, np.array([0.0, 0.0, -lowest])
@@ -139,7 +143,7 @@ def estimate_up(touches: list[Touches], axes: np.ndarray, options: WorldOptions)
         for touch in touches:
             if len(touch.points) < 4:
                 continue
-            ground, height = touch.points[:, [0, 2]], -touch.points[:, 1]
+            ground, height = touch.points[:, [0, 2]], -touch.points[:, 1] - touch.soles
             level = height + ground @ tilt
             weight = np.full(len(level), touch.weight)
             off = level - np.median(level)
@@ -227,16 +231,17 @@ def place(
     *,
     smoothing_s: float = 0.0,
     by_limb: dict[str, float] | None = None,
+    use_planting: bool = True,
 ) -> list[Motion]:
-    """Everybody smoothed, in one world with a floor, with contacts."""
+    """Everybody smoothed, in one world with a floor, with contacts, planted feet held still."""
     motions = [smooth_camera_motion(m, track.times, smoothing_s, by_limb) for m, track in zip(motions, tracks)]
     R, t = place_in_world(motions, tracks, camera, body)
     placed = []
     for motion, track in zip(motions, tracks):
-        feet = pose_body(motion, body)[1][:, [KEYPOINT_NAMES.index(n) for n in FEET]] @ R.T + t
-        result = to_motion(motion, track, camera, body, R, t)
-        placed.append(replace(result, contacts=label_contacts(feet, track.times)))
+        feet = pose_body(motion, body)[1][:, list(CONTACT_KEYPOINTS)] @ R.T + t
+        contacts = label_contacts(feet, track.times)
+        if use_planting and len(track):
+            places = find_places(feet, contacts, track.times, sole_heights(body, motion.betas), R, t)
+            motion = plant_feet(motion, track.times, body, places)
+        placed.append(replace(to_motion(motion, track, camera, body, R, t), contacts=contacts))
     return placed
-
-
-FEET = tuple(KEYPOINT_NAMES[k] for k in CONTACT_KEYPOINTS)

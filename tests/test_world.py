@@ -18,7 +18,12 @@ class StickBody:
 
     def __init__(self):
         self._arrays = build_stick_body()
-        self.v_template = self._arrays.v_template
+
+    def __getattr__(self, name):
+        return getattr(self.__dict__["_arrays"], name)
+
+    def rest_vertices(self, betas):
+        return self._arrays.v_template
 
     def rest_joints(self, betas):
         return self._arrays.joint_template
