@@ -106,7 +106,7 @@ class Engine:
 
     def note(self, **values) -> None:
         self.notes.update(values)
-        partial = self.folder / "fake_engine.part"
+        partial = self.folder / f"fake_engine.{os.getpid()}.part"  # jobs side by side share the folder
         partial.write_text(json.dumps(self.notes))
         partial.replace(self.folder / "fake_engine.json")
 
