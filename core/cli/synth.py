@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=SPLITS, default="train", help="whose motion (clips)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other clips (clips)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (clips)")
+    parser.add_argument("--supersample", type=int, default=2, help="rays along a pixel's side (clips; default 2)")
+    parser.add_argument("--workers", type=int, help="processes (clips; default: one a core, 1 on a GPU)")
     parser.add_argument("--embedding", type=int, help="keep so many projections of the image embedding (clips)")
     parser.add_argument("--out", metavar="DIR", help="folder to write to (noise: default beside the model)")
     parser.add_argument("--bank", default=str(BANK), metavar="NPZ", help=f"the motion bank (default: {BANK})")
@@ -79,6 +82,7 @@ def _clips(args: argparse.Namespace) -> int:
     from core.perception.checkpoint import load_networks
     from core.synth.dataset import DatasetConfig, make_dataset
     from core.synth.motion import read_bank
+    from core.synth.workers import make_dataset_in_parallel
 
     if not args.out:
         raise InputError("clips need --out DIR")
@@ -90,28 +94,26 @@ def _clips(args: argparse.Namespace) -> int:
         clip_frames=args.clip_frames,
         batch=args.batch or (256 if is_gpu else 8),
         seed=args.seed,
+        supersample=args.supersample,
         embedding_size=args.embedding,
     )
-    _, detector = load_networks()
-    detector = detector.to(device=device, dtype=torch.float16 if is_gpu else torch.float32)
-    detector = detector.to(memory_format=torch.channels_last)
     started = time.monotonic()
 
     def show(done: int, total: int) -> None:
         rate = done / max(time.monotonic() - started, 1e-9)
         args.console.bar("Rendering clips", done / total, f"{done} of {total} frames, {rate:.0f} a second")
 
-    paths = make_dataset(
-        args.out,
-        read_bank(args.bank),
-        load_body(device=device),
-        detector,
-        config=config,
-        device=device,
-        on_progress=show,
-    )
+    workers = min(args.workers or (os.cpu_count() or 1 if device.type == "cpu" else 1), config.shards)
+    if workers > 1:
+        make_dataset_in_parallel(args.out, args.bank, config=config, workers=workers, on_progress=show)
+    else:
+        _, detector = load_networks()
+        detector = detector.to(device=device, dtype=torch.float16 if is_gpu else torch.float32)
+        detector = detector.to(memory_format=torch.channels_last)
+        bank, body = read_bank(args.bank), load_body(device=device)
+        make_dataset(args.out, bank, body, detector, config=config, device=device, on_progress=show)
     seconds = time.monotonic() - started
-    args.console.line(f"{len(paths)} files in {args.out} after {seconds:.0f} s")
+    args.console.line(f"{config.shards} files in {args.out} after {seconds:.0f} s")
     return DONE
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from core.models.hyperbolic import HyperbolicNet, Recovered
 from core.models.inputs import ImageGeometry, encode_inputs
 from core.models.lifter import Lifted, Lifter
+from core.models.mirror import lift_both_ways
 from core.records import Camera, Track
 
 WINDOWS_AT_ONCE = 8
@@ -67,14 +68,14 @@ def lift_clip(lifter: Lifter, inputs: Tensor, frames: Tensor) -> Lifted:
     count, window = inputs.shape[1], lifter.config.window
     starts = window_starts(count, window, window // 4)
     if len(starts) == 1:
-        return lifter(inputs, frames)
+        return lift_both_ways(lifter, inputs, frames)
     ramp = torch.minimum(torch.arange(1, window + 1), torch.arange(window, 0, -1)).to(inputs)
     total = torch.zeros(count, device=inputs.device)
     sums: list[Tensor | None] = [None] * len(Lifted._fields)
     for first in range(0, len(starts), WINDOWS_AT_ONCE):
         batch = starts[first : first + WINDOWS_AT_ONCE]
         rows = torch.tensor(batch, device=inputs.device)[:, None] + torch.arange(window, device=inputs.device)
-        lifted = lifter(inputs[0, rows], frames[0, rows] - frames[0, rows[:, :1]])
+        lifted = lift_both_ways(lifter, inputs[0, rows], frames[0, rows] - frames[0, rows[:, :1]])
         total.index_add_(0, rows.flatten(), ramp.repeat(len(batch)))
         for i, values in enumerate(lifted):
             if values is None:

@@ -15,7 +15,8 @@ CURVATURES = ("learned", "fixed", "euclidean")
 
 @dataclass(frozen=True)
 class LifterConfig:
-    """The 2D-to-3D lifter: `depth` pairs of a spatial and a temporal transformer block."""
+    """The 2D-to-3D lifter: `depth` pairs of a spatial and a temporal transformer block over keypoint tokens, then
+    `frame_depth` temporal blocks over one token per frame."""
 
     keypoints: int = KEYPOINT_COUNT
     joints: int = JOINT_COUNT
@@ -31,6 +32,9 @@ class LifterConfig:
     joint_dim: int = 32
     """Size to which each token is reduced before the heads read all tokens of a frame."""
     head_dim: int = 512
+    """Size of a frame's summary and of the frame tokens."""
+    frame_depth: int = 0
+    frame_heads: int = 8
     use_landmarks3d: bool = True
     """Take the detector's own 3D landmarks as a start to correct."""
     rotation_head: bool = True

@@ -1,7 +1,8 @@
 """The lifter: a sequence of 2D keypoints -> a sequence of root-relative 3D joints (and rotations and shape).
 
 Alternating spatial and temporal transformer blocks, sequence to sequence, after MixSTE (Zhang et al. 2022): spatial
-blocks attend over the keypoints of a frame, temporal blocks over the frames of one keypoint. Temporal positions
+blocks attend over the keypoints of a frame, temporal blocks over the frames of one keypoint. A cheaper form adds
+temporal blocks over one token per frame: 1/25 of the work per block. Temporal positions
 enter as rotary phases of the frame times, so windows of any length and frame rate can be read.
 
 B sequences, T frames, K keypoints, J joints, D token size.
@@ -45,6 +46,13 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot product attention [N, H, L, d]. Short sequences train 3 to 7 times faster spelled out on the CPU."""
+    if q.device.type == "cpu" and torch.is_grad_enabled():
+        return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2), dim=-1) @ v
+    return functional.scaled_dot_product_attention(q, k, v)
+
+
 class Block(nn.Module):
     """Pre-norm transformer block over the next-to-last axis; rotary phases make it temporal."""
 
@@ -65,7 +73,7 @@ class Block(nn.Module):
         if phases is not None:
             cos, sin = phases[0].to(q.dtype), phases[1].to(q.dtype)
             q, k = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
-        mixed = functional.scaled_dot_product_attention(q, k, v)
+        mixed = attend(q, k, v)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         return x + self.narrow(functional.gelu(self.widen(self.norm2(x)), approximate="tanh"))
 
@@ -85,8 +93,14 @@ class Lifter(nn.Module):
         self.norm = nn.LayerNorm(d)
         self.reduce = nn.Linear(d, config.joint_dim)
         self.summary = nn.Linear(k * config.joint_dim, config.head_dim)
+        self.frame_blocks = nn.ModuleList(
+            Block(config.head_dim, config.frame_heads, config.mlp_ratio) for _ in range(config.frame_depth)
+        )
+        self.frame_norm = nn.LayerNorm(config.head_dim) if config.frame_depth else None
         self.joint_head = nn.Linear(config.head_dim, config.joints * 3)
         self.landmark_skip = nn.Linear(k * 3, config.joints * 3, bias=False) if config.use_landmarks3d else None
+        nn.init.normal_(self.joint_head.weight, std=0.01)  # what the landmarks say, if there are any, comes first
+        nn.init.zeros_(self.joint_head.bias)
         if self.landmark_skip is not None:
             nn.init.zeros_(self.landmark_skip.weight)
         if config.rotation_head:
@@ -116,6 +130,12 @@ class Lifter(nn.Module):
             x = temporal(x, (cos, sin)).view(b, k, t, -1).transpose(1, 2)
         x = self.reduce(self.norm(x)).flatten(2)  # [B, T, K*joint_dim]
         features = functional.gelu(self.summary(x), approximate="tanh")
+        if self.frame_norm is not None:
+            phases = rotary_phases(frames, self.config.head_dim // self.config.frame_heads)
+            phases = tuple(p[:, None] for p in phases)
+            for block in self.frame_blocks:
+                features = block(features, phases)
+            features = self.frame_norm(features)
         with torch.autocast(inputs.device.type, enabled=False):  # bfloat16 metres would be rounded to millimetres
             exact = features.float()
             joints = self.joint_head(exact)

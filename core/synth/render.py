@@ -1,7 +1,7 @@
 """Render the detector's crops of one frame of a batch of takes, straight from the meshes.
 
 The crop's square folds into the projection: vertices are projected to the full image and then into the crop's raster,
-twice as fine as the crop. Background and occluders are evaluated at the crop's own pixels. Outside the full image the
+`supersample` times as fine as the crop. Background and occluders are evaluated at the crop's own pixels. Outside the full image the
 crop is black, as the tracker's crops are.
 """
 
@@ -20,19 +20,25 @@ from core.synth.raster import rasterise
 from core.synth.scene import sample_background
 from core.synth.takes import Person, Takes
 
-SUPERSAMPLE = 2
 HIDDEN_DEPTH = 0.13
 """Metres by which something must lie before a keypoint to hide it (keypoints lie inside the body)."""
 FAR = 1e6
 
 
 def render_crops(
-    takes: Takes, frame: int, roi: Roi, body: Body, generator: torch.Generator, *, chunk: int = 64
+    takes: Takes,
+    frame: int,
+    roi: Roi,
+    body: Body,
+    generator: torch.Generator,
+    *,
+    chunk: int = 64,
+    supersample: int = 2,
 ) -> tuple[Tensor, Tensor]:
     """Render one frame of every take.
 
     roi [B] in full-image px. Returns crops [B, 3, 256, 256] RGB 0..1 and whether keypoints are hidden [B, 25] by the
-    body, by somebody or by an occluder. `chunk` takes are drawn at once.
+    body, by somebody or by an occluder. `chunk` takes are drawn at once, the people with supersample^2 rays a pixel.
     """
     B = len(takes)
     crops, hidden = [], []
@@ -42,11 +48,11 @@ def render_crops(
     for start in range(0, B, chunk):
         part = slice(start, min(start + chunk, B))
         index = torch.arange(part.start, part.stop, device=pixels.device)
-        color, alpha, depth = _draw(takes, takes.person, index, frame, roi[part], body)
+        color, alpha, depth = _draw(takes, takes.person, index, frame, roi[part], body, CROP_SIZE * supersample)
         two = index[takes.has_other[part]]
         if len(two):
             rows = two - part.start
-            color2, alpha2, depth2 = _draw(takes, takes.other, two, frame, roi[two], body)
+            color2, alpha2, depth2 = _draw(takes, takes.other, two, frame, roi[two], body, CROP_SIZE * supersample)
             nearer = depth2 < depth[rows]
             color[rows] = torch.where(nearer[..., None], color2, color[rows])
             alpha[rows] = torch.where(nearer, alpha2, alpha[rows])
@@ -54,8 +60,8 @@ def render_crops(
         behind = (depth.flatten(1) < FAR).any(1)  # nothing drawn: nothing hidden
         hidden.append(_hidden(takes, part, frame, roi[part], depth) & behind[:, None])
         image = (color * alpha[..., None]).permute(0, 3, 1, 2)
-        image = torch.nn.functional.avg_pool2d(image, SUPERSAMPLE)
-        cover = torch.nn.functional.avg_pool2d(alpha[:, None], SUPERSAMPLE)
+        image = torch.nn.functional.avg_pool2d(image, supersample)
+        cover = torch.nn.functional.avg_pool2d(alpha[:, None], supersample)
         crops.append(image + back[part] * (1 - cover))
     image = torch.cat(crops)
     image = _add_occluders(image, takes.occluders, pixels)
@@ -75,9 +81,10 @@ def _crop_grid(device: torch.device) -> Tensor:
     return torch.stack([x, y], -1)
 
 
-def _draw(takes: Takes, person: Person, index: Tensor, frame: int, roi: Roi, body: Body) -> tuple[Tensor, ...]:
+def _draw(
+    takes: Takes, person: Person, index: Tensor, frame: int, roi: Roi, body: Body, S: int
+) -> tuple[Tensor, ...]:
     """Colour [b, S, S, 3], cover [b, S, S] and depth [b, S, S] (FAR where empty) of people in their crops."""
-    S = CROP_SIZE * SUPERSAMPLE
     vertices, _ = body.skin(person.rotmats[index, frame], person.betas[index], person.trans[index, frame])
     normals = vertex_normals(vertices, body.triangles)
     wardrobe: Wardrobe = person.wardrobe[index]

@@ -99,6 +99,10 @@ class TrainingData:
         self.banks.setdefault(split, ShardBank(device=self.device)).add(shard)
         self._loaded.add(path)
 
+    def sample_generated(self, window: int, sequences: int = 256) -> Batch | None:
+        """Sequences with modelled noise; None without a motion bank."""
+        return None if self.generated is None else self.generated.sample(sequences, window, with_features=False)
+
     def draw(self, stage: StageConfig, *, with_features: bool) -> Callable[[], Batch]:
         """A function that draws a batch for one step of a stage."""
         current = self._mixture(stage, with_features)

@@ -20,8 +20,10 @@ from core.models.checkpoint import read_network, save_network
 from core.models.coarse_body import coarse_body
 from core.models.config import to_dict
 from core.models.hyperbolic import HyperbolicNet
+from core.models.inputs import LANDMARK_XYZ
+from core.train.batch import Batch
 from core.train.data import TrainingData, TrainOptions
-from core.train.objective import MeshObjective
+from core.train.objective import MeshObjective, Truth
 from core.train.progress import History, draw_history
 from core.train.rendering import Renderer
 from core.train.trainer import StageTrainer
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 MESH_VALIDATION_SEQUENCES = 24
 MESH_VALIDATION_FRAMES = 16
+SKIP_RIDGE = 1e-3
+"""Square metres per frame."""
 
 
 def train(options: TrainOptions) -> dict[str, float]:
@@ -77,6 +81,8 @@ def _run_stages(options: TrainOptions, history: History, began: float) -> None:
         use_bfloat16=config.use_bfloat16,
     )
     data = TrainingData(options, body)
+    if options.start_from is None:
+        start_landmark_skip(net.lifter, body, data.sample_generated(config.lift.window))
     log.info("ready after %.0f s: %s", time.perf_counter() - began, data.describe())
 
     def remaining() -> float:
@@ -93,6 +99,19 @@ def _run_stages(options: TrainOptions, history: History, began: float) -> None:
         if not is_done:
             break
         trainer.adopt_average()
+
+
+@torch.no_grad()
+def start_landmark_skip(lifter, body, batch: Batch | None) -> None:
+    """Start the lifter from the detector's own landmarks: the linear map to the joints that fits best."""
+    if lifter.landmark_skip is None or batch is None:
+        return
+    landmarks = batch.inputs()[..., LANDMARK_XYZ].flatten(2)[batch.has_landmarks > 0].double()  # [n, K*3]
+    joints = Truth(body, batch).joints.flatten(2)[batch.has_landmarks > 0].double()
+    eye = torch.eye(landmarks.shape[1], dtype=torch.float64, device=landmarks.device)
+    ridge = SKIP_RIDGE * len(landmarks) * eye
+    fitted = torch.linalg.solve(landmarks.T @ landmarks + ridge, landmarks.T @ joints)
+    lifter.landmark_skip.weight.copy_(fitted.T)
 
 
 def _stage_trainer(name, stage, net, body, objective, data, history, options) -> StageTrainer:

@@ -1,0 +1,74 @@
+"""Rendering of training clips on every CPU core: one process a core, each making its share of the shards."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+from core.errors import HyperMocapError
+from core.synth.dataset import DatasetConfig
+
+POLL_S = 0.3
+
+
+def make_dataset_in_parallel(
+    folder: str | Path,
+    bank_path: str | Path,
+    *,
+    config: DatasetConfig,
+    workers: int,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    """What `make_dataset` does on the CPU, in `workers` processes; the files are the same as one process makes.
+
+    Raises HyperMocapError where a process fails; whole files stay, and the next call makes the others.
+    """
+    context = multiprocessing.get_context("spawn")
+    done = context.Array("q", workers)
+    total = config.shards * config.batch * config.clip_frames
+    processes = [
+        context.Process(target=_work, args=(str(folder), str(bank_path), config, i, workers, done), daemon=True)
+        for i in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        while any(process.is_alive() for process in processes):
+            for process in processes:
+                process.join(POLL_S / workers)
+                if process.exitcode:
+                    raise HyperMocapError(f"A process that rendered clips ended with exit code {process.exitcode}")
+            on_progress(sum(done), total)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    if any(process.exitcode for process in processes):
+        raise HyperMocapError("A process that rendered clips failed")
+
+
+def _work(folder: str, bank_path: str, config: DatasetConfig, worker: int, workers: int, done) -> None:
+    import torch
+
+    from core.body import load_body
+    from core.perception.checkpoint import load_networks
+    from core.synth.dataset import make_dataset
+    from core.synth.motion import read_bank
+
+    torch.set_num_threads(1)  # one process a core is faster than many threads
+    _, detector = load_networks()
+
+    def tell(frames: int, _: int) -> None:
+        done[worker] = frames
+
+    make_dataset(
+        folder,
+        read_bank(bank_path),
+        load_body(),
+        detector.to(memory_format=torch.channels_last),
+        config=config,
+        worker=worker,
+        workers=workers,
+        on_progress=tell,
+    )
