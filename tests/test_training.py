@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 import time
 from dataclasses import replace
@@ -28,7 +29,7 @@ from core.train.objective import MeshObjective, Truth, lift_loss
 from core.train.progress import History, draw_history
 from core.train.rendering import Renderer, RenderJob
 from core.train.shards import ShardBank
-from core.train.sources import drop, mixed
+from core.train.sources import drop, mixed, thinned
 from core.train.trainer import MovingAverage, StageTrainer, learning_rate
 
 STILL = Variation(mirrored=0, keypoint_noise=0, landmark_noise=0, size_noise=0, limb_gap=0)
@@ -189,9 +190,22 @@ def test_shard_windows_are_the_frames_of_one_clip():
     assert {s % 100 for s in starts} <= {0, 1, 2, 6, 9, 10, 11, 12, 13, 14} and len(starts) > 10
 
 
+def test_thinned_batches_keep_frames_that_belong_together():
+    batch = a_batch(2, 11)
+    steps = set()
+    for seed in range(20):
+        few = thinned(batch, 4, random.Random(seed))
+        places = [batch.frames[0].tolist().index(t) for t in few.frames[0].tolist()]
+        steps |= set(np.diff(places))
+        torch.testing.assert_close(few.keypoints, batch.keypoints[:, places])
+        torch.testing.assert_close(few.rotmats, batch.rotmats[:, places])
+        assert few.betas is batch.betas and few.size is batch.size
+    assert steps == {1, 3}
+
+
 def test_mixing_fills_the_place_of_a_missing_source():
     generated = SimpleNamespace(sample=lambda n, window, with_features: a_batch(n, window))
-    common = dict(window=4, draw_ahead=3, with_features=True, landmark_dropout=0.0, feature_dropout=0.0,
+    common = dict(window=4, kept=0, draw_ahead=3, with_features=True, landmark_dropout=0.0, feature_dropout=0.0,
                   variation=STILL, seed=0, device="cpu")  # fmt: skip
     bank = ShardBank([a_shard()], device="cpu")
     both = mixed(generated, bank, counts=(3, 2), **common)()

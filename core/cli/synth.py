@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clip-frames", type=int, default=96, help="length of a clip (clips)")
     parser.add_argument("--batch", type=int, help="clips in lockstep, one file (clips; default 256, 8 on the CPU)")
     parser.add_argument("--split", choices=SPLITS, default="train", help="whose motion (clips)")
+    parser.add_argument(
+        "--conditions", choices=("everyday", "hard"), default="everyday", help="of the footage (clips, sheet)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed, other clips (clips)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (clips)")
     parser.add_argument("--supersample", type=int, default=2, help="rays along a pixel's side (clips; default 2)")
@@ -90,6 +93,7 @@ def _clips(args: argparse.Namespace) -> int:
     is_gpu = device.type == "cuda"
     config = DatasetConfig(
         split=args.split,
+        conditions=args.conditions,
         frames=args.frames,
         clip_frames=args.clip_frames,
         batch=args.batch or (256 if is_gpu else 8),
@@ -150,6 +154,7 @@ def _sheet(args: argparse.Namespace) -> int:
     from core.synth.motion import read_bank
     from core.synth.sampler import MotionSampler
     from core.synth.sheet import sample_sheet
+    from core.synth.takes import CONDITIONS
 
     if not args.out:
         raise InputError("sheet needs --out DIR")
@@ -161,7 +166,13 @@ def _sheet(args: argparse.Namespace) -> int:
     detector = load_networks()[1].to(device)
     every = max(1, args.clip_frames // 3)
     picture = sample_sheet(
-        motions, detector, count=args.batch or 6, frames=args.clip_frames, every=every, seed=args.seed
+        motions,
+        detector,
+        count=args.batch or 6,
+        frames=args.clip_frames,
+        every=every,
+        seed=args.seed,
+        conditions=CONDITIONS[args.conditions],
     )
     path = Path(args.out) / f"sheet-{args.split}-{args.seed}.png"
     path.parent.mkdir(parents=True, exist_ok=True)

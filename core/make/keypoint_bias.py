@@ -23,11 +23,12 @@ from core.synth.dataset import first_roi, read_crops, sampler_config
 from core.synth.motion import MotionBank, read_bank
 from core.synth.render import render_crops
 from core.synth.sampler import MotionSampler
-from core.synth.takes import draw_takes
+from core.synth.takes import Conditions, draw_takes
 
 log = logging.getLogger(__name__)
 TAKES = 48
 FRAMES = 3
+CLEAR = Conditions(occluded=0.0, accompanied=0.0, poor=1.0, busy=1.0, truncated=0.15)
 FAR_OFF = 0.15
 """Metres; readings further off are swapped sides or lost limbs."""
 ROBUST = 0.015
@@ -46,7 +47,7 @@ def measure_bias(
     errors: list[list[np.ndarray]] = [[] for _ in KEYPOINT_NAMES]
     generator = torch.Generator().manual_seed(seed)
     for _ in range(rounds):
-        takes = draw_takes(sampler, TAKES, FRAMES, generator, occluded=0, accompanied=0)
+        takes = draw_takes(sampler, TAKES, FRAMES, generator, conditions=CLEAR)
         roi = first_roi(takes, 0, generator)
         for frame in (0, 1):  # the second reading uses the first one's crop, as tracking does
             crops, hidden = render_crops(takes, frame, roi, body, generator, chunk=16)

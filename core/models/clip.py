@@ -5,13 +5,14 @@ N frames of one person. Camera axes, metres, relative to the pelvis.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from core.errors import Cancelled
 from core.models.hyperbolic import HyperbolicNet, Recovered
 from core.models.inputs import ImageGeometry, encode_inputs
 from core.models.lifter import Lifted, Lifter
@@ -63,8 +64,13 @@ def window_starts(count: int, window: int, overlap: int) -> list[int]:
     return [round(i * (count - window) / (pieces - 1)) for i in range(pieces)]
 
 
-def lift_clip(lifter: Lifter, inputs: Tensor, frames: Tensor) -> Lifted:
-    """Lift N frames [1, N, ...] by windows of the training length; overlaps fade linearly from one to the next."""
+def lift_clip(
+    lifter: Lifter, inputs: Tensor, frames: Tensor, should_stop: Callable[[], bool] = lambda: False
+) -> Lifted:
+    """Lift N frames [1, N, ...] by windows of the training length; overlaps fade linearly from one to the next.
+
+    Raises Cancelled where asked to stop.
+    """
     count, window = inputs.shape[1], lifter.config.window
     starts = window_starts(count, window, window // 4)
     if len(starts) == 1:
@@ -73,6 +79,8 @@ def lift_clip(lifter: Lifter, inputs: Tensor, frames: Tensor) -> Lifted:
     total = torch.zeros(count, device=inputs.device)
     sums: list[Tensor | None] = [None] * len(Lifted._fields)
     for first in range(0, len(starts), WINDOWS_AT_ONCE):
+        if should_stop():
+            raise Cancelled("Stopped while lifting")
         batch = starts[first : first + WINDOWS_AT_ONCE]
         rows = torch.tensor(batch, device=inputs.device)[:, None] + torch.arange(window, device=inputs.device)
         lifted = lift_both_ways(lifter, inputs[0, rows], frames[0, rows] - frames[0, rows[:, :1]])
@@ -96,14 +104,16 @@ def recover_clip(
     device: str,
     chunk: int = 32,
     vertex_ids: Tensor | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor | None, Iterator[Chunk]]:
     """Meshes of every frame of a track.
 
     Returns the clip's shape [10] from the lifter (None without its rotation head) and an iterator of chunks; the
     lifter runs before the first chunk, the mesh network with each. vertex_ids: only these full-mesh vertices.
+    Raises Cancelled where asked to stop while lifting.
     """
     inputs, frames, features = track_inputs(track, camera, base_fps=net.config.lifter.base_fps, device=device)
-    lifted = lift_clip(net.lifter, inputs, frames)
+    lifted = lift_clip(net.lifter, inputs, frames, should_stop)
     seen = inputs[0, :, :, 4].mean(1)  # [N] mean confidence weighs the frames of the shape
     betas = None
     if lifted.betas is not None:

@@ -63,7 +63,7 @@ class HyperbolicConfig:
     """Layer-normalised tokens of D numbers have norm sqrt(D): 1/D puts them at distance 2 from the origin."""
     mesh_start: str = "nearest_joint"
     """M_0: each coarse vertex at its nearest joint (the papers), or the coarse body skinned by the lifter's own
-    rotations and shape."""
+    rotations and shape, its bones turned to the lifter's joints (`core.models.orient`)."""
     fusion: str = "linear"
     use_tpmi: bool = True
     use_tmf: bool = True

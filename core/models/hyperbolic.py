@@ -20,6 +20,7 @@ from core.models.config import HyperbolicConfig
 from core.models.lifter import Lifted, Lifter
 from core.models.mesh_block import MeshBlock
 from core.models.motion_prior import MotionPrior
+from core.models.orient import turn_to_joints
 from core.models.upsample import Upsample
 from core.rotation import rotation_6d_to_matrix
 
@@ -126,12 +127,18 @@ class HyperbolicNet(nn.Module):
         """M_0 [B, V', 3] of the frames (sequences [B], mids [B]); no gradient goes back through it."""
         if self.config.mesh_start == "nearest_joint":
             return take_frames(lifted.joints.detach(), sequences, mids).index_select(1, self.nearest_joint)
+        joints, betas = (take_frames(v.detach(), sequences, mids) for v in (lifted.joints, lifted.betas))
         rotmats = rotation_6d_to_matrix(take_frames(lifted.rotations6d.detach(), sequences, mids))
-        return self.skin_coarse(rotmats, take_frames(lifted.betas.detach(), sequences, mids))
+        rotmats = turn_to_joints(rotmats, joints, self.rest_joints(betas), self.parents)
+        return self.skin_coarse(rotmats, betas)
+
+    def rest_joints(self, betas: Tensor) -> Tensor:
+        """Joints of the resting body of shape [B, 10] -> [B, J, 3]."""
+        return self.body_joints + torch.einsum("jdk,bk->bjd", self.body_joint_shapedirs, betas)
 
     def skin_coarse(self, rotmats: Tensor, betas: Tensor) -> Tensor:
         """Coarse vertices of local rotations [B, J, 3, 3] and shape [B, 10], pelvis at the origin -> [B, V', 3]."""
-        rest_joints = self.body_joints + torch.einsum("jdk,bk->bjd", self.body_joint_shapedirs, betas)
+        rest_joints = self.rest_joints(betas)
         rest = self.body_template + torch.einsum("vdk,bk->bvd", self.body_shapedirs, betas)
         rotations, positions = [rotmats[:, 0]], [torch.zeros_like(rest_joints[:, 0])]
         for j, parent in enumerate(self.parents[1:], 1):

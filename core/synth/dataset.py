@@ -27,7 +27,7 @@ from core.synth.format import read_shard, write_shard
 from core.synth.motion import MotionBank
 from core.synth.render import render_crops
 from core.synth.sampler import MotionSampler, SamplerConfig
-from core.synth.takes import Takes, draw_takes
+from core.synth.takes import CONDITIONS, Takes, draw_takes
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ RESTART_ERROR = (0.04, 0.1, 0.15)
 @dataclass(frozen=True)
 class DatasetConfig:
     split: str = "train"
+    conditions: str = "everyday"
+    """A key of `core.synth.takes.CONDITIONS`."""
     frames: int = 150_000
     """At least this many are made, in whole batches."""
     clip_frames: int = 96
@@ -125,7 +127,8 @@ def make_shard(
     device = motions.device
     seed = shard_seed(config, number)
     generator = torch.Generator(device).manual_seed(seed)
-    takes = draw_takes(motions, config.batch, config.clip_frames, generator)
+    conditions = CONDITIONS[config.conditions]
+    takes = draw_takes(motions, config.batch, config.clip_frames, generator, conditions=conditions)
     projection = _projection(config.embedding_size, device)
     frames: dict[str, list[Tensor]] = {}
     roi, restarted = first_roi(takes, 0, generator), torch.ones(config.batch, dtype=torch.bool, device=device)

@@ -34,8 +34,10 @@ class Lens:
     """Quantisation step of the block transform, 0 = none."""
 
 
-def draw_lenses(count: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Lens:
-    """From clean to poor."""
+def draw_lenses(
+    count: int, generator: torch.Generator, device: torch.device | str = "cpu", *, poor: float = 1.0
+) -> Lens:
+    """From clean to poor; all but a share `poor` have no more than a trace of softness, noise and blocks."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand((count, *shape), generator=generator, device=device) * (high - low) + low
@@ -45,14 +47,17 @@ def draw_lenses(count: int, generator: torch.Generator, device: torch.device | s
         return torch.where(uniform(0, 1) < share, value, torch.zeros_like(value))
 
     soft = torch.where(uniform(0, 1) < 0.35, uniform(0.35, 0.9), torch.ones(count, device=device))
+    is_clean = uniform(0, 1) >= poor if poor < 1 else torch.zeros(count, dtype=torch.bool, device=device)
+    keep = torch.where(is_clean, 0.25, 1.0)
     return Lens(
-        sharpness=soft,
-        shutter=torch.where(uniform(0, 1) < 0.5, uniform(0.1, 0.6), torch.zeros(count, device=device)),
+        sharpness=torch.where(is_clean, soft.clamp_min(0.8), soft),
+        shutter=torch.where(uniform(0, 1) < 0.5, uniform(0.1, 0.6), torch.zeros(count, device=device))
+        * (0.5 + 0.5 * keep),
         gamma=torch.exp(uniform(-0.35, 0.35)),
         gain=uniform(0.7, 1.2),
         cast=1 + uniform(-0.1, 0.1, 3),
-        noise=sometimes(0.6, 0.004, 0.05),
-        jpeg=sometimes(0.6, 0.01, 0.12),
+        noise=sometimes(0.6, 0.004, 0.05) * keep,
+        jpeg=sometimes(0.6, 0.01, 0.12) * keep,
     )
 
 

@@ -1,8 +1,8 @@
 """Render the detector's crops of one frame of a batch of takes, straight from the meshes.
 
 The crop's square folds into the projection: vertices are projected to the full image and then into the crop's raster,
-`supersample` times as fine as the crop. Background and occluders are evaluated at the crop's own pixels. Outside the full image the
-crop is black, as the tracker's crops are.
+`supersample` times as fine as the crop. Background and occluders are evaluated at the crop's own pixels. Outside the
+full image the crop is black, as the tracker's crops are.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from torch import Tensor
 
 TEXTURE = 320
 """Side of a background texture in px; it is stretched over the whole image."""
+BLUR = 9
+"""Width in px of a quiet background's blur."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,13 @@ def draw_lights(count: int, generator: torch.Generator, device: torch.device | s
     return Lights(direction(15, 80), direction(-10, 60), torch.cat([key, ambient, uniform(0.0, 0.6, 1)], -1))
 
 
-def draw_backgrounds(count: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
-    """Textures [B, 3, TEXTURE, TEXTURE]: two grounds with a horizon, clouds of noise, boxes and bars as clutter."""
+def draw_backgrounds(
+    count: int, generator: torch.Generator, device: torch.device | str = "cpu", *, busy: float = 1.0
+) -> Tensor:
+    """Textures [B, 3, TEXTURE, TEXTURE]: two grounds with a horizon, clouds of noise, boxes and bars as clutter.
+
+    A share `busy` is as wild as that may get, the others are out of focus and pale.
+    """
     S = TEXTURE
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -74,7 +81,12 @@ def draw_backgrounds(count: int, generator: torch.Generator, device: torch.devic
         image = _add_box(image, x, y, count, generator, device)
     waves = torch.sin((x * uniform(-1, 1, 1, 1, 1) + y * uniform(-1, 1, 1, 1, 1)) * uniform(20, 250, 1, 1, 1))
     image = image + waves * uniform(-0.1, 0.06, 1, 1, 1).clamp_min(0)
-    return image.clamp(0, 1)
+    image = image.clamp(0, 1)
+    if busy < 1:
+        soft = torch.nn.functional.avg_pool2d(image, BLUR, 1, BLUR // 2, count_include_pad=False)
+        quiet = (soft + image.mean((2, 3), keepdim=True)) / 2
+        image = torch.where(uniform(0, 1, 1, 1, 1) < busy, image, quiet)
+    return image
 
 
 def _add_box(image: Tensor, x: Tensor, y: Tensor, count: int, generator: torch.Generator, device) -> Tensor:

@@ -15,19 +15,26 @@ from core.synth.dataset import first_roi, read_crops
 from core.synth.noisefit import Errors
 from core.synth.render import render_crops
 from core.synth.sampler import MotionSampler
-from core.synth.takes import Takes, draw_takes
+from core.synth.takes import Conditions, Takes, draw_takes
 
 LEFT, RIGHT, MIDDLE, TRUTH = (60, 60, 255), (255, 140, 30), (255, 255, 255), (0, 230, 0)
 
 
 @torch.inference_mode()
 def sample_sheet(
-    motions: MotionSampler, detector: BlazePoseLandmarks, *, count: int, frames: int, every: int, seed: int
+    motions: MotionSampler,
+    detector: BlazePoseLandmarks,
+    *,
+    count: int,
+    frames: int,
+    every: int,
+    seed: int,
+    conditions: Conditions,
 ) -> np.ndarray:
     """BGR picture: a column per take, a row for every `every`-th frame: what the detector sees, with its points (left
     red, right blue), the true ones (green) and mesh vertices (thin green) drawn on a copy below."""
     generator = torch.Generator(motions.device).manual_seed(seed)
-    takes = draw_takes(motions, count, frames, generator)
+    takes = draw_takes(motions, count, frames, generator, conditions=conditions)
     roi = first_roi(takes, 0, generator)
     rows = []
     for t in range(frames):

@@ -18,6 +18,29 @@ OCCLUDERS = 3
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """How hard the footage is, as shares of takes."""
+
+    occluded: float
+    accompanied: float
+    """With a second person in the picture."""
+    poor: float
+    """Filmed and coded as badly as `degrade` can; the others cleanly."""
+    busy: float
+    """Before a wildly textured background; the others before a quiet one."""
+    truncated: float
+    """Whose person may leave the image."""
+
+
+CONDITIONS = {
+    "everyday": Conditions(occluded=0.15, accompanied=0.08, poor=0.4, busy=0.4, truncated=0.08),
+    "hard": Conditions(occluded=0.3, accompanied=0.12, poor=1.0, busy=1.0, truncated=0.15),
+}
+"""The detector's landmarks jitter by 57 to 136 mm per frame squared on real clips and by about 100 on "hard" takes;
+"everyday" lies in the middle of the real ones."""
+
+
+@dataclass(frozen=True)
 class Person:
     rotmats: Tensor
     """[B, T, 24, 3, 3] local, the root's in the camera frame."""
@@ -58,10 +81,10 @@ def draw_takes(
     generator: torch.Generator,
     *,
     cameras: CameraConfig | None = None,
-    occluded: float = 0.3,
-    accompanied: float = 0.12,
+    conditions: Conditions = CONDITIONS["hard"],
 ) -> Takes:
-    """Draw takes; `occluded` and `accompanied` are the shares with occluders and with a second person."""
+    """Draw `count` takes of `frames` frames; `cameras` default to the conditions' share of truncated ones."""
+    cameras = cameras or CameraConfig(truncated=conditions.truncated)
     body, device = motions.body, motions.device
     m = motions.sample(count, generator, frames=frames)
     views = sample_cameras(m.pelvis, generator, cameras)
@@ -75,7 +98,7 @@ def draw_takes(
     place = place * torch.tensor([1.0, 0.0, 1.0], device=device)
     beside = Motions(**{**vars(beside), "pelvis": beside.pelvis + place + shift + near})
     other = _person(beside, views, body, generator)
-    has_other = torch.rand(count, generator=generator, device=device) < accompanied
+    has_other = torch.rand(count, generator=generator, device=device) < conditions.accompanied
 
     keypoints = body.keypoints(person.rotmats, person.betas[:, None], person.trans)
     points = project(keypoints, views.intrinsics)
@@ -88,9 +111,9 @@ def draw_takes(
         keypoints=keypoints,
         points=points,
         lights=draw_lights(count, generator, device),
-        backgrounds=draw_backgrounds(count, generator, device),
-        lens=draw_lenses(count, generator, device),
-        occluders=_draw_occluders(points, occluded, generator),
+        backgrounds=draw_backgrounds(count, generator, device, busy=conditions.busy),
+        lens=draw_lenses(count, generator, device, poor=conditions.poor),
+        occluders=_draw_occluders(points, conditions.occluded, generator),
     )
 
 

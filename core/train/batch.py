@@ -43,6 +43,13 @@ class Batch:
         """Some sequences, by index or slice."""
         return Batch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
+    def thin(self, first: int, step: int, count: int) -> Batch:
+        """Every `step`-th frame of all sequences, `count` of them from frame `first` on."""
+        frames = slice(first, first + step * (count - 1) + 1, step)
+        of_clips = ("size", "focal_px", "betas")
+        kept = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{name: v if name in of_clips else v[:, frames] for name, v in kept.items()})
+
     def split(self, count: int) -> list[Batch]:
         """Pieces of `count` sequences, the last one maybe shorter."""
         return [self.pick(slice(i, i + count)) for i in range(0, len(self.betas), count)]

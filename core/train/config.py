@@ -24,7 +24,10 @@ class StageConfig:
     draw_ahead: int = 8
     """Batches of generated sequences made at once: the generator's many small kernels cost the same for all."""
     window: int = 64
-    """Frames per sequence."""
+    """Frames per sequence drawn."""
+    kept: int = 0
+    """Of those, so many are trained on: mostly every second or third one, as neighbours say nearly the same; else
+    neighbours. 0 = all."""
     meshes_per_sequence: int = 4
     """Mid frames per sequence whose mesh is trained (stage 2)."""
     mesh_vertices: int = 5000

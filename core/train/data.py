@@ -121,6 +121,7 @@ class TrainingData:
             self.banks.get("train"),
             counts=(stage.generated, stage.rendered),
             window=stage.window,
+            kept=stage.kept,
             draw_ahead=stage.draw_ahead,
             with_features=with_features,
             landmark_dropout=self.config.landmark_dropout,

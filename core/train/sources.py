@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ TOLD_FOCAL_SHARE = 0.4
 
 
 OTHER_RATE_SHARE = 0.3
+NEIGHBOURS = 0.3
 SPACING = (0.45, 1.3)
 """Recordings at 23 to 66 frames a second, by relabelling the times of a sequence."""
 
@@ -91,6 +93,7 @@ def mixed(
     *,
     counts: tuple[int, int],
     window: int,
+    kept: int,
     draw_ahead: int,
     with_features: bool,
     landmark_dropout: float,
@@ -101,13 +104,15 @@ def mixed(
 ) -> Callable[[], Batch]:
     """A function that draws batches of counts[0] generated and counts[1] rendered sequences.
 
-    Where one source is missing, the other fills its place.
+    Where one source is missing, the other fills its place. `kept` of the `window` frames are handed on (0 = all):
+    neighbours in a share NEIGHBOURS of the batches, else as far apart as the window has room for.
     """
     if generated is None and rendered is None:
         raise ValueError("training needs a motion bank or rendered clips")
     total = sum(counts)
     from_generated = 0 if generated is None else total if rendered is None else counts[0]
     generator = torch.Generator(device).manual_seed(seed)
+    chooser = random.Random(seed)
     ahead: list[Batch] = []
 
     def draw() -> Batch:
@@ -121,6 +126,16 @@ def mixed(
             seen = rendered.sample(total - from_generated, window, generator, with_features=with_features)
             seen = drop(seen, landmarks=0.0, features=feature_dropout, generator=generator)
             parts.append(vary(seen, variation, generator))
-        return drop(merge(parts), landmarks=landmark_dropout, features=0.0, generator=generator)
+        batch = drop(merge(parts), landmarks=landmark_dropout, features=0.0, generator=generator)
+        return batch if kept in (0, window) else thinned(batch, kept, chooser)
 
     return draw
+
+
+def thinned(batch: Batch, kept: int, chooser: random.Random) -> Batch:
+    """`kept` frames of each sequence, neighbours or as far apart as they can be."""
+    window = batch.frames.shape[1]
+    widest = max(1, (window - 1) // (kept - 1))
+    step = 1 if chooser.random() < NEIGHBOURS else widest
+    first = chooser.randint(0, window - 1 - step * (kept - 1))
+    return batch.thin(first, step, kept)
