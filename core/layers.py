@@ -111,7 +111,7 @@ class HAttention(nn.Module):
         k = self._split(self.key(keys_values, c))
         v = self._split(self.value(keys_values, c))
         if self.form == "tangent":
-            if q.device.type == "cpu":  # where it is faster in float32, above all to differentiate
+            if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # faster in float32, above all to differentiate
                 q, k, v = q.float(), k.float(), v.float()
             gathered = functional.scaled_dot_product_attention(q, k, v)
         else:
