@@ -10,17 +10,14 @@ import torch
 
 from core.body import load_body
 from core.errors import InputError
-from core.evaluate.measure import (
-    detector_keypoints,
-    measure_detector,
-    measure_footage,
-    measure_motion,
-)
+from core.evaluate import metrics
+from core.evaluate.measure import detector_keypoints, measure_detector, measure_motion, shape_errors
 from core.evaluate.report import evaluate, format_table
-from core.evaluate.testset import TestClip, _track
-from core.records import Camera, CameraMotion
+from core.evaluate.testset import TestClip, build_track
+from core.records import CameraMotion
 from core.rotation import axis_angle_to_matrix
-from core.skeleton import JOINT_NAMES
+from core.skeleton import JOINT_NAMES, PARENTS
+from tests.evaluate_clips import make_clip, motion_of
 
 N = 12
 
@@ -32,29 +29,7 @@ def body():
 
 @pytest.fixture(scope="module")
 def clip(body) -> TestClip:
-    torch.manual_seed(0)
-    camera = Camera.from_size(1280, 720)
-    rotmats = axis_angle_to_matrix(0.2 * torch.randn(1, 24, 3)).repeat(N, 1, 1, 1)
-    rotmats[:, 0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-    betas, trans = torch.randn(10), torch.tensor([0.1, 0.2, 4.0]).repeat(N, 1)
-    points = body.keypoints(rotmats, betas, trans)
-    px = points[..., :2] / points[..., 2:] * camera.fx + torch.tensor([camera.cx, camera.cy])
-    keypoints = torch.cat((px, torch.ones(N, 25, 1)), -1).numpy()
-    hips = points[:, 15:17].mean(1, keepdim=True)
-    track = _track(keypoints, (points - hips).numpy(), np.zeros((N, 4)), np.ones(N), N)
-    return TestClip("a", track, camera, rotmats, betas, trans)
-
-
-def motion_of(clip: TestClip, **changes) -> CameraMotion:
-    motion = CameraMotion(
-        person=0,
-        frames=clip.track.frames,
-        rotmats=clip.rotmats.numpy(),
-        trans=clip.trans.numpy(),
-        betas=clip.betas.numpy(),
-        confidence=clip.track.confidence,
-    )
-    return replace(motion, **changes)
+    return make_clip(body, n=N)
 
 
 def test_the_truth_has_no_error(body, clip):
@@ -110,37 +85,51 @@ def test_the_detector_s_landmarks_are_turned_to_the_camera(body, clip):
     assert values["keypoint_mm"] < 0.1 and values["covered"] == 1
 
 
-def test_footage_measures_of_the_truth_and_of_a_flip(body, clip):
-    good = measure_footage(motion_of(clip), clip.track, clip.camera, body)
-    assert good["reprojection"] < 1e-4 and good["flips"] == 0 and good["jitter"] < 0.01
-    assert good["limb_asymmetry"] < 1e-3
+def test_scale_error_against_a_search():
+    """The scale that a fine search finds is the one that is used."""
+    rng = np.random.default_rng(0)
+    truth, predicted = rng.normal(size=(2, 4, 24, 3))
+    predicted = 0.8 * truth + 0.2 * predicted
+    for p, t in zip(predicted, truth):
+        scales = np.linspace(0.5, 2, 150001)
+        squares = scales**2 * (p * p).sum() - 2 * scales * (p * t).sum()  # of |s p - t|^2 what depends on s
+        expected = np.linalg.norm(scales[squares.argmin()] * p - t, axis=-1).mean() * 1000
+        found = metrics.scale_error(torch.from_numpy(p), torch.from_numpy(t))
+        assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+def test_height_and_limb_ratios_from_the_body_s_arrays(body):
+    rng = np.random.default_rng(1)
+    shapes = rng.normal(size=(2, 10)).astype(np.float32)
+    template, directions = (a.double().numpy() for a in (body.v_template, body.shapedirs))
+    regressor = body.J_regressor.double().numpy()
+    heights, ratios = [], []
+    for betas in shapes:
+        vertices = template + directions @ betas.astype(np.float64)
+        joints = regressor @ vertices
+        heights.append(np.ptp(vertices[:, 1]))
+        ends = [JOINT_NAMES.index(f"{s}_{p}") for s in ("left", "right") for p in ("knee", "ankle", "elbow", "wrist")]
+        ratios.append([np.linalg.norm(joints[j] - joints[PARENTS[j]]) / heights[-1] for j in ends])
+    values = shape_errors(*(torch.from_numpy(s) for s in shapes), body)
+    assert values["height_mm"] == pytest.approx(abs(heights[0] - heights[1]) * 1000, abs=0.01)
+    expected = np.mean([abs(a / b - 1) for a, b in zip(*ratios)]) * 100
+    assert expected > 0.3 and values["limb_ratio_pct"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_frames_back_to_front_are_counted_against_the_truth(body, clip):
     rotmats = clip.rotmats.clone()
-    rotmats[5:, 0] = rotmats[5:, 0] @ axis_angle_to_matrix(torch.tensor([0.0, 3.1, 0.0]))
-    flipped = measure_footage(motion_of(clip, rotmats=rotmats.numpy()), clip.track, clip.camera, body)
-    assert flipped["flips"] == 1 and flipped["reprojection"] > 0.05 and flipped["jitter"] > 10
-
-
-@pytest.mark.parametrize("joint,axis,is_wrong", [
-    ("left_knee", (-0.5, 0, 0), True), ("right_knee", (0.5, 0, 0), False),
-    ("left_elbow", (0, 0.5, 0), True), ("left_elbow", (0, -0.5, 0), False), ("right_elbow", (0, -0.5, 0), True),
-])  # fmt: skip
-def test_limbs_bent_back_are_counted(body, clip, joint, axis, is_wrong):
-    """Signs are checked on the body: a knee bends well if its ankle goes back (-z), an elbow if its hand comes
-    forward (+z)."""
-    rotmats = torch.eye(3).repeat(N, 24, 1, 1)
-    rotmats[:, JOINT_NAMES.index(joint)] = axis_angle_to_matrix(torch.tensor(axis))
-    joints, _ = body.forward_kinematics(rotmats, torch.zeros(10), torch.zeros(3))
-    end = joint.replace("knee", "ankle").replace("elbow", "wrist")
-    moved = joints[0, JOINT_NAMES.index(end), 2] - body.joint_template[JOINT_NAMES.index(end), 2]
-    assert (float(moved) > 0) == (is_wrong if "knee" in joint else not is_wrong)
-    values = measure_footage(motion_of(clip, rotmats=rotmats.numpy()), clip.track, clip.camera, body)
-    assert values["bent_back"] == (N if is_wrong else 0)
+    turned = [2, 3, 4, 8]
+    rotmats[turned, 0] = rotmats[turned, 0] @ axis_angle_to_matrix(torch.tensor([0.0, 2.0, 0.0]))
+    values = measure_motion(motion_of(clip, rotmats=rotmats.numpy()), clip, body)
+    assert values["flipped_pct"] == pytest.approx(100 * 4 / N) and values["longest_flip"] == 3
+    rotmats[turned, 0] = clip.rotmats[turned, 0] @ axis_angle_to_matrix(torch.tensor([0.0, 1.2, 0.0]))
+    assert measure_motion(motion_of(clip, rotmats=rotmats.numpy()), clip, body)["longest_flip"] == 0
 
 
 def test_report_weighs_frames_and_counts_failures(body, clip):
     short = replace(clip, name="b", track=replace(clip.track, frames=clip.track.frames[:4]), rotmats=clip.rotmats[:4],
                     trans=clip.trans[:4])  # fmt: skip
-    short = replace(short, track=_track(clip.track.keypoints[:4], clip.track.landmarks3d[:4],
+    short = replace(short, track=build_track(clip.track.keypoints[:4], clip.track.landmarks3d[:4],
                                         np.zeros((4, 4)), np.ones(4), 4))  # fmt: skip
 
     def fails_on_short(c: TestClip) -> CameraMotion:
@@ -154,3 +143,25 @@ def test_report_weighs_frames_and_counts_failures(body, clip):
     assert table["truth"]["mpjpe"] < 0.05
     text = format_table({"a": {"mpjpe": 81.24, "covered": 1.0}, "b": {"covered": 0.5}})
     assert text.splitlines()[2] == "| a | 81.2 | 1 |" and text.splitlines()[3] == "| b | - | 0.5 |"
+
+
+def test_report_weighs_the_frames_a_method_gave_and_keeps_the_worst_flip(body, clip):
+    """A clip of which a method gives a quarter counts a quarter in its errors, and whole in what it covered."""
+    other = replace(clip, name="b")
+
+    def method(c: TestClip) -> CameraMotion:
+        if c is clip:
+            return motion_of(c)
+        n = N // 4
+        rotmats = c.rotmats[:n].numpy().copy()
+        rotmats[:, 0] = rotmats[:, 0] @ np.diag([-1.0, 1.0, -1.0]).astype(np.float32)
+        return motion_of(c, frames=c.track.frames[:n], rotmats=rotmats, trans=c.trans[:n].numpy())
+
+    watched = []
+    table = evaluate([clip, other], {"m": method}, body, watch=lambda c, m: watched.append((c.name, list(m))))
+    alone = measure_motion(method(other), other, body)
+    assert alone["mpjpe"] > 100
+    assert table["m"]["mpjpe"] == pytest.approx(alone["mpjpe"] * 0.25 / 1.25, rel=1e-3)
+    assert table["m"]["covered"] == pytest.approx((1 + 0.25) / 2)
+    assert table["m"]["longest_flip"] == N // 4 and table["m"]["flipped_pct"] == pytest.approx(100 * 0.25 / 1.25)
+    assert watched == [("a", ["m"]), ("b", ["m"])]

@@ -8,7 +8,7 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from core.errors import InputError
+from core.errors import InputError, OutputError
 
 DONE = 0
 
@@ -17,52 +17,129 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", metavar="DIR", help="rendered clips, through the real detector")
     parser.add_argument("--motion", metavar="NPZ", help="motion bank: sequences with modelled detector noise")
     parser.add_argument("--video", metavar="FILE", nargs="*", default=[], help="footage without truth")
+    parser.add_argument("--mirror", action="store_true", help="also perceive the footage turned round left to right")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--count", type=int, default=40, metavar="N", help="clips at most")
+    parser.add_argument("--count", type=int, default=40, metavar="N", help="clips at most (default: %(default)s)")
     parser.add_argument("--methods", default="fit,hyperbolic", help="comma-separated names (default: %(default)s)")
     parser.add_argument(
         "--network", metavar="FILE", nargs="*", default=[], help="network files to measure as methods of their own"
     )
     parser.add_argument("--told-focal", action="store_true", help="tell the methods the true focal length")
+    parser.add_argument(
+        "--by",
+        metavar="NAMES",
+        default="",
+        help="break errors down by joint,view,focal,occlusion,speed,shape,keypoint_error,size",
+    )
+    parser.add_argument("--oracles", action="store_true", help="also measure the methods told parts of the truth")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
+    parser.add_argument("--json", metavar="FILE", help="also write the tables as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     logging.getLogger("core.evaluate").setLevel(logging.INFO if args.verbose else logging.WARNING)
+    _check(args)
     from core.body import load_body
     from core.device import choose_device
-    from core.evaluate.report import evaluate, format_table
-    from core.evaluate.testset import generated_clips, rendered_clips
 
     device, body = choose_device(args.device), load_body()
-    recoverers = _recoverers(args)
-    tables = {}
-    common = {"split": args.split, "told_focal": args.told_focal}
-
-    def on_clip(recover, clip):
-        return recover(clip.track, clip.camera, body, device=device)
-
-    methods = {name: partial(on_clip, recover) for name, recover in recoverers.items()}
-    if args.shards:
-        clips = rendered_clips(args.shards, limit=args.count, **common)
-        tables[f"rendered, {args.split}"] = evaluate(clips, methods, body)
-    if args.motion:
-        clips = generated_clips(args.motion, body, count=args.count, **common)
-        tables[f"modelled noise, {args.split}"] = evaluate(clips, methods, body)
+    recoverers = {name: partial(recover, device=device) for name, recover in _recoverers(args, body).items()}
+    tables: dict[str, dict[str, dict[str, float]]] = {}
+    for title, clips in _clip_sets(args, body).items():
+        for name, table, corner in _measure_clips(args, clips, recoverers, body):
+            tables[f"{title}{name}"] = table
+            _show(args.console, f"{title}{name}", table, None, corner)
     for video in args.video:
-        tables.update(_footage(video, recoverers, body, device))
-    if not tables:
-        raise InputError("Nothing to evaluate: give --shards, --motion or --video")
-    for title, table in tables.items():
-        columns = tuple(dict.fromkeys(key for row in table.values() for key in row))
-        args.console.line(f"\n{title}\n\n{format_table(table, columns)}")
+        from core.evaluate import films
+
+        methods = {
+            name: lambda track, camera, r=recover: r(track, camera, body) for name, recover in recoverers.items()
+        }
+        found = films.evaluate_film(
+            video,
+            methods,
+            body,
+            device=device,
+            use_mirror=args.mirror,
+            on_progress=partial(_show_perceived, args.console, Path(video).name),
+        )
+        if not found:
+            args.console.error(f"No person found in {video}")
+        for title, table in found.items():
+            tables[title] = table
+            _show(args.console, title, table, films.COLUMNS, "method")
     if args.json:
-        Path(args.json).write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
+        try:
+            Path(args.json).write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{args.json} cannot be written: {error.strerror or error}") from error
     return DONE
 
 
-def _recoverers(args: argparse.Namespace) -> dict:
+def _show_perceived(console, name: str, done: int, total: int) -> None:
+    console.bar("people", done / max(total, 1), name)
+
+
+def _check(args: argparse.Namespace) -> None:
+    from core.evaluate.breakdown import choose_breakdowns
+
+    args.by = choose_breakdowns(args.by)
+    if not (args.shards or args.motion or args.video):
+        raise InputError("Nothing to evaluate: give --shards, --motion or --video")
+    if not (args.shards or args.motion) and (args.by or args.oracles):
+        raise InputError("--by and --oracles need truth: give --shards or --motion")
+    if args.count < 1:
+        raise InputError(f"--count {args.count}: at least one clip is needed")
+
+
+def _clip_sets(args: argparse.Namespace, body) -> dict:
+    """Title -> test clips."""
+    from core.evaluate.testset import generated_clips, rendered_clips
+
+    common, sets = {"split": args.split, "told_focal": args.told_focal}, {}
+    if args.shards:
+        if not any(Path(args.shards).glob(f"{args.split}-*.npz")):
+            raise InputError(f"{args.shards} holds no clips of the {args.split} split ({args.split}-*.npz)")
+        sets[f"rendered, {args.split}"] = rendered_clips(args.shards, limit=args.count, **common)
+    if args.motion:
+        sets[f"modelled noise, {args.split}"] = generated_clips(args.motion, body, count=args.count, **common)
+    return sets
+
+
+def _measure_clips(args: argparse.Namespace, clips, recoverers: dict, body):
+    """Yield (name to add to the title, table, what its rows are)."""
+    from core.evaluate.breakdown import Breakdown
+    from core.evaluate.oracles import with_oracles
+    from core.evaluate.report import evaluate
+
+    methods = {name: lambda clip, r=recover: r(clip.track, clip.camera, body) for name, recover in recoverers.items()}
+    breakdown = Breakdown(body, args.by)
+    done = 0
+
+    def watch(clip, motions) -> None:
+        nonlocal done
+        done += 1
+        args.console.bar("clips", done / args.count, clip.name)
+        if args.by:
+            breakdown.add(clip, {name: motion for name, motion in motions.items() if name in methods})
+
+    table = evaluate(clips, with_oracles(methods, body) if args.oracles else methods, body, watch=watch)
+    for name, row in table.items():
+        if name not in methods:
+            row.pop("fps", None)
+    yield "", table, "method"
+    for name, table in breakdown.tables().items():
+        yield f", {name}", table, name.removeprefix("by ")
+
+
+def _show(console, title: str, table: dict, columns: tuple[str, ...] | None, corner: str) -> None:
+    from core.evaluate.report import COLUMNS, format_table
+
+    columns = COLUMNS if columns is None and corner == "method" else columns
+    console.line(f"\n{title}\n\n{format_table(table, columns, corner=corner)}")
+
+
+def _recoverers(args: argparse.Namespace, body) -> dict:
     from core.recover import METHODS
 
     unknown = [name for name in args.methods.split(",") if name and name not in METHODS]
@@ -70,27 +147,14 @@ def _recoverers(args: argparse.Namespace) -> dict:
         raise InputError(f"Unknown method {unknown[0]!r}: use {', '.join(sorted(METHODS))}")
     chosen = {name: METHODS[name] for name in args.methods.split(",") if name}
     for path in args.network:
-        from core.body import load_body
         from core.models.checkpoint import load_network
         from core.recover.hyperbolic import recover_by_network
 
-        chosen[Path(path).stem] = partial(recover_by_network, net=load_network(path, load_body()))
+        chosen[_free_name(path, chosen)] = partial(recover_by_network, net=load_network(path, body))
     return chosen
 
 
-def _footage(video: str, recoverers: dict, body, device: str) -> dict[str, dict[str, dict[str, float]]]:
-    from core.evaluate.measure import measure_footage
-    from core.perception import perceive
-    from core.records import Camera
-    from core.video import VideoReader
-
-    with VideoReader(video) as reader:
-        camera = Camera.from_size(reader.clip.width, reader.clip.height)
-        tracks = perceive(reader, device=device)
-    return {
-        f"{Path(video).name}, person {track.person}": {
-            name: measure_footage(recover(track, camera, body, device=device), track, camera, body)
-            for name, recover in recoverers.items()
-        }
-        for track in tracks
-    }
+def _free_name(path: str, taken: dict) -> str:
+    """The file's stem; with its folder where that is a method's name already."""
+    stem = Path(path).stem
+    return stem if stem not in taken else str(path)

@@ -1,27 +1,28 @@
-"""Measures of recovered motions: against truth, and of footage without truth.
+"""Errors of recovered motions, and of the detector's own landmarks, against truth.
 
 Root-aligned errors in millimetres. The detector's own landmarks can only be compared at keypoints, so `keypoint_mm`
 is measured on the twelve limb keypoints, with the middle of the hips as the root, for it and for every method.
+README.md lists what the columns mean.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from core.evaluate.metrics import (
-    acceleration,
     acceleration_error,
     mean_point_error,
     procrustes_error,
     root_aligned,
     rotation_angle,
+    scale_error,
 )
 from core.evaluate.testset import TestClip
+from core.evaluate.trunk import left_axis, longest_run, true_flips
 from core.models.inputs import ImageGeometry, crop_of, view_rotation
 from core.records import Camera, CameraMotion, Track
-from core.skeleton import KEYPOINT_NAMES, PARENTS
+from core.skeleton import JOINT_NAMES, KEYPOINT_NAMES, PARENTS
 
 LIMB_KEYPOINTS = tuple(
     KEYPOINT_NAMES.index(f"{side}_{part}")
@@ -29,6 +30,10 @@ LIMB_KEYPOINTS = tuple(
     for side in ("left", "right")
 )
 HIPS = [KEYPOINT_NAMES.index("left_hip"), KEYPOINT_NAMES.index("right_hip")]
+LIMB_ENDS = [
+    JOINT_NAMES.index(f"{side}_{part}") for part in ("knee", "ankle", "elbow", "wrist") for side in ("left", "right")
+]
+"""Joints at the far ends of thighs, shins, upper arms and forearms."""
 VERTEX_STRIDE = 7
 
 
@@ -48,27 +53,50 @@ def measure_motion(motion: CameraMotion, clip: TestClip, body) -> dict[str, floa
     depth_ratio = (joints[:, 0] * ray).sum(-1) / true_root.norm(dim=-1)
     result |= {
         "mpjpe": float(mean_point_error(aligned, true_aligned).mean()),
+        "scale_mpjpe": float(scale_error(aligned, true_aligned).mean()),
         "pa_mpjpe": float(procrustes_error(aligned, true_aligned).mean()),
         "mpvpe": float(mean_point_error(vertices - joints[:, :1], true_vertices - true_joints[:, :1]).mean()),
         "accel": float(acceleration_error(aligned, true_aligned).mean()) if n > 2 else float("nan"),
         "angle_deg": float(rotation_angle(rotmats, clip.rotmats[:n]).mean()),
         "sideways_mm": float((error - (error * ray).sum(-1, keepdim=True) * ray).norm(dim=-1).mean() * 1000),
         "depth_wobble": float((depth_ratio / depth_ratio.median()).sub(1).abs().mean()),
+        **shape_errors(betas, clip.betas, body),
         "covered": n / len(clip.track),
     }
     return result
 
 
+def shape_errors(betas: Tensor, truth: Tensor, body) -> dict[str, float]:
+    """Of shapes [10]: height_mm, the error of the standing height; limb_ratio_pct, the mean relative error of the
+    lengths of thighs, shins, upper arms and forearms as shares of the height."""
+    heights = [float(body.height(b)) for b in (betas, truth)]
+    ratios = []
+    for shape, height in zip((betas, truth), heights):
+        joints = body.rest_joints(shape)
+        parents = [PARENTS[j] for j in LIMB_ENDS]
+        ratios.append((joints[LIMB_ENDS] - joints[parents]).norm(dim=-1) / height)
+    return {
+        "height_mm": abs(heights[0] - heights[1]) * 1000,
+        "limb_ratio_pct": float((ratios[0] / ratios[1] - 1).abs().mean() * 100),
+    }
+
+
 def keypoint_errors(keypoints: Tensor, truth: Tensor) -> dict[str, float]:
-    """Errors at the limb keypoints of [N, 25, 3] twice."""
-    ids = list(LIMB_KEYPOINTS)
-    p = keypoints[:, ids] - keypoints[:, HIPS].mean(1, keepdim=True)
-    t = truth[:, ids] - truth[:, HIPS].mean(1, keepdim=True)
+    """Errors at the limb keypoints of [N, 25, 3] twice, and frames whose trunk is back to front."""
+    flipped = true_flips(left_axis(keypoints.numpy()), left_axis(truth.numpy()))
+    p, t = about_hips(keypoints), about_hips(truth)
     return {
         "keypoint_mm": float(mean_point_error(p, t).mean()),
         "keypoint_pa_mm": float(procrustes_error(p, t).mean()),
         "keypoint_accel": float(acceleration_error(p, t).mean()) if len(p) > 2 else float("nan"),
+        "flipped_pct": float(flipped.mean() * 100) if len(flipped) else float("nan"),
+        "longest_flip": float(longest_run(flipped)),
     }
+
+
+def about_hips(keypoints: Tensor) -> Tensor:
+    """Limb keypoints [N, 12, 3] about the middle of the hips, from all keypoints [N, 25, 3]."""
+    return keypoints[:, list(LIMB_KEYPOINTS)] - keypoints[:, HIPS].mean(1, keepdim=True)
 
 
 def measure_detector(clip: TestClip, body) -> dict[str, float]:
@@ -86,46 +114,3 @@ def detector_keypoints(track: Track, camera: Camera) -> Tensor:
     sizes = (torch.full((1, 1), float(v)) for v in (camera.width, camera.height, camera.fx))
     view = view_rotation(crop_of(keypoints)[0].squeeze(-2), ImageGeometry(*sizes))
     return torch.from_numpy(track.landmarks3d) @ view.transpose(-1, -2)
-
-
-def measure_footage(motion: CameraMotion, track: Track, camera: Camera, body) -> dict[str, float]:
-    """What can be said of a motion without truth.
-
-    reprojection: mean distance of projected keypoints to the detector's, confidence-weighted, as a share of the
-    person's size in the image. jitter: mean acceleration of the root-aligned joints, mm/frame^2. flips: frames in
-    which the trunk turns by over 60 degrees from the last. limb_asymmetry: relative difference of left and right bone
-    lengths of the shape. bent_back: frames whose knees or elbows bend the wrong way by over 15 degrees.
-    """
-    n = len(motion.frames)
-    rotmats, betas, trans = (torch.from_numpy(a) for a in (motion.rotmats, motion.betas, motion.trans))
-    points = body.keypoints(rotmats, betas, trans)
-    focal = torch.tensor([camera.fx, camera.fy])
-    centre = torch.tensor([camera.cx, camera.cy])
-    projected = points[..., :2] / points[..., 2:].clamp_min(0.05) * focal + centre
-    seen = torch.from_numpy(track.keypoints[:n])
-    size = crop_of(seen)[1][..., 0]
-    weight = seen[..., 2] * (seen[..., 2] > 0.3)
-    off = (projected - seen[..., :2]).norm(dim=-1) / size
-    joints, _ = body.forward_kinematics(rotmats, betas, trans)
-    bones = body.rest_joints(betas)
-    lengths = (bones[1:] - bones[list(PARENTS[1:])]).norm(dim=-1)
-    left = [j - 1 for j in (4, 7, 10, 16, 18, 20)]
-    right = [j - 1 for j in (5, 8, 11, 17, 19, 21)]
-    asymmetry = (lengths[left] - lengths[right]).abs() / lengths[left]
-    turns = rotation_angle(rotmats[1:, 0], rotmats[:-1, 0]) if n > 1 else torch.zeros(1)
-    return {
-        "reprojection": float((off * weight).sum() / weight.sum().clamp_min(1e-6)),
-        "jitter": float(acceleration(root_aligned(joints)).mean()) if n > 2 else float("nan"),
-        "flips": float((turns > 60).sum()),
-        "limb_asymmetry": float(asymmetry.mean()),
-        "bent_back": float(_bent_back(rotmats).sum()),
-        "covered": n / len(track),
-    }
-
-
-def _bent_back(rotmats: Tensor) -> Tensor:
-    """[N] bool: a knee extends (negative turn about x) or an elbow bends backward (about y) by over 15 degrees."""
-    limit = np.sin(np.radians(15))
-    knees = torch.stack([rotmats[:, j, 2, 1] < -limit for j in (4, 5)])  # turn about +x moves the shin backward
-    elbows = torch.stack([rotmats[:, 18, 0, 2] > limit, rotmats[:, 19, 0, 2] < -limit])
-    return (knees.any(0)) | (elbows.any(0))

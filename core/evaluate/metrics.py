@@ -1,4 +1,5 @@
-"""Error metrics of the papers, in millimetres: MPJPE, PA-MPJPE, MPVPE, Accel, and rotation angles in degrees.
+"""Error metrics of the papers, in millimetres: MPJPE, PA-MPJPE (and with the scale alone), MPVPE, Accel; rotation
+angles in degrees.
 
 Inputs are metres; every function keeps the leading axes it is not said to reduce, so that callers weigh frames as
 they like. N frames, J joints or vertices.
@@ -38,6 +39,12 @@ def procrustes_align(predicted: Tensor, truth: Tensor) -> Tensor:
 def procrustes_error(predicted: Tensor, truth: Tensor) -> Tensor:
     """PA-MPJPE: error after a similarity fit per frame. [..., J, 3] twice -> [...] mm."""
     return mean_point_error(procrustes_align(predicted, truth), truth)
+
+
+def scale_error(predicted: Tensor, truth: Tensor) -> Tensor:
+    """MPJPE after the best scaling about the root per frame, least squares. Aligned [..., J, 3] twice -> [...] mm."""
+    scale = (predicted * truth).sum((-1, -2)) / predicted.square().sum((-1, -2)).clamp_min(1e-12)
+    return mean_point_error(scale[..., None, None] * predicted, truth)
 
 
 def acceleration_error(predicted: Tensor, truth: Tensor) -> Tensor:

@@ -33,6 +33,17 @@ class TestClip:
     """[10]."""
     trans: Tensor
     """[N, 3] metres."""
+    true_camera: Camera | None = None
+    """What took the pictures; None: `camera` did."""
+    hidden: np.ndarray | None = None
+    """[N, 25] bool: keypoints that are behind something, or outside the image."""
+    up: np.ndarray | None = None
+    """[N, 3] unit vectors against gravity, camera frame."""
+
+    @property
+    def lens(self) -> Camera:
+        """The camera that took the pictures."""
+        return self.camera if self.true_camera is None else self.true_camera
 
 
 def rendered_clips(
@@ -50,7 +61,7 @@ def rendered_clips(
             n = len(clip["quats"])
             width, height = (int(v) for v in clip["size"])
             presence = clip["presence"].astype(np.float32)
-            track = _track(clip["keypoints"], clip["landmarks3d"], clip["embedding"], presence, n)
+            track = build_track(clip["keypoints"], clip["landmarks3d"], clip["embedding"], presence, n)
             focal = float(clip["camera"][0]) if told_focal else None
             yield TestClip(
                 name=f"{clip['subject']} {clip['motion']}",
@@ -59,6 +70,9 @@ def rendered_clips(
                 rotmats=quaternion_to_matrix(torch.from_numpy(clip["quats"].astype(np.float32))),
                 betas=torch.from_numpy(clip["betas"]),
                 trans=torch.from_numpy(clip["trans"]),
+                true_camera=Camera(*(float(v) for v in clip["camera"]), width, height),
+                hidden=clip["hidden"] > 0,
+                up=clip["up"].astype(np.float32),
             )
 
 
@@ -78,15 +92,20 @@ def generated_clips(
         presence = (~batch.is_gap[i]).float().numpy()
         yield TestClip(
             name=f"{split} {i}",
-            track=_track(batch.keypoints[i].numpy(), batch.landmarks3d[i].numpy(), features, presence, frames),
+            track=build_track(batch.keypoints[i].numpy(), batch.landmarks3d[i].numpy(), features, presence, frames),
             camera=Camera.from_size(width, height, float(batch.intrinsics[i, 0]) if told_focal else None),
             rotmats=batch.rotmats[i],
             betas=batch.betas[i],
             trans=batch.trans[i],
+            true_camera=Camera(*(float(v) for v in batch.intrinsics[i]), width, height),
+            up=batch.up[i].numpy(),
         )
 
 
-def _track(keypoints: np.ndarray, landmarks: np.ndarray, features: np.ndarray, presence: np.ndarray, n: int) -> Track:
+def build_track(
+    keypoints: np.ndarray, landmarks: np.ndarray, features: np.ndarray, presence: np.ndarray, n: int
+) -> Track:
+    """A track of n frames from what a detector said of each; presence [n] of 0.1 or less is "not seen"."""
     seen = keypoints[..., 2] > 0.1
     boxes = np.zeros((n, 4), np.float32)
     for i in range(n):
