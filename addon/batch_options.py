@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .scene.options import MODES, VERTEX_MODES
+from .wire import protocol
 
 FORMATS = ("fbx", "glb", "blend", "npz")
 QUALITIES = ("draft", "standard", "high")
@@ -28,6 +29,7 @@ class BatchOptions:
     jobs: int = 1
     method: str = "fit"
     quality: str = "standard"
+    refine: bool = protocol.REFINES_BY_DEFAULT
     device: str = "auto"
     person: str | tuple[int, ...] = "all"
     max_people: int = 4
@@ -45,6 +47,7 @@ class BatchOptions:
         options = {
             "method": self.method,
             "quality": self.quality,
+            "refine": self.refine,
             "device": self.device,
             "person": self.person if isinstance(self.person, str) else list(self.person),
             "max_people": self.max_people,
@@ -77,6 +80,10 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, metavar="N", help="clips at the same time, each in its own Blender")
     add("--method", default="fit", help="recovery method (default fit)")
     add("--quality", default="standard", choices=QUALITIES, help="draft is faster, high is calmer (default standard)")
+    refining = argparse.BooleanOptionalAction
+    word = "--refine" if protocol.REFINES_BY_DEFAULT else "--no-refine"
+    meaning = f"move a network's motion onto the footage; method fit always does (default {word})"
+    add("--refine", action=refining, default=protocol.REFINES_BY_DEFAULT, help=meaning)
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--person", default="all", metavar="WHO", help='"all", or numbers of people such as 0,2')
     add("--max-people", type=int, default=4, metavar="N", help="most people to look for (default 4)")
@@ -116,6 +123,7 @@ def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchO
         jobs=given.jobs,
         method=given.method,
         quality=given.quality,
+        refine=given.refine,
         device=given.device,
         person=person,
         max_people=given.max_people,
@@ -151,7 +159,7 @@ def option_arguments(options: BatchOptions) -> list[str]:
         "--engine-python": options.engine_python or None,
     }
     pairs = [word for name, value in words.items() if value is not None for word in (name, str(value))]
-    return [*pairs, *(["--resume"] if options.resume else [])]
+    return [*pairs, "--refine" if options.refine else "--no-refine", *(["--resume"] if options.resume else [])]
 
 
 def find_videos(patterns: list[str]) -> tuple[list[Path], list[str]]:

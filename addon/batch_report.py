@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .batch_options import CACHE_NAME, BatchOptions
+from .wire import protocol
 
 OK = frozenset({"done", "skipped"})
 
@@ -67,10 +68,11 @@ def fingerprint(video: Path, options: BatchOptions) -> str:
     relevant = {
         "video": [str(video), facts.st_size, facts.st_mtime_ns],
         "body": [options.body, body.st_size, body.st_mtime_ns] if body else options.body,
+        "refines": options.refine and options.method in protocol.REFINABLE_METHODS,
         "options": {
             name: value
             for name, value in asdict(options).items()
-            if name not in ("out", "jobs", "resume", "report", "engine_python", "device", "body")
+            if name not in ("refine", "out", "jobs", "resume", "report", "engine_python", "device", "body")
         },
     }
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()

@@ -14,6 +14,7 @@ from bpy.props import (
 )
 
 from .engine_env import available_methods
+from .wire import protocol
 
 PEOPLE = (
     ("all", "Everyone", "Recover every person that is found", 0),
@@ -72,6 +73,15 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
     people: EnumProperty(name="People", description="Who is recovered", items=PEOPLE, default="all")
     quality: EnumProperty(
         name="Quality", description="How closely the video is looked at", items=QUALITIES, default="standard"
+    )
+    refine: BoolProperty(
+        name="Refine to the Footage",
+        description=(
+            "After the network, move joints and root until the figure meets the points seen in the video, staying "
+            "near the network's pose: hands and feet land where the picture has them. Off is faster and leaves the "
+            "network's motion as it is"
+        ),
+        default=protocol.REFINES_BY_DEFAULT,
     )
     max_people: IntProperty(
         name="At Most", description="Most people to look for; fewer is faster", default=4, min=1, max=32

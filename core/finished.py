@@ -10,8 +10,9 @@ from core import result
 from core.cache import fingerprint, job_key
 from core.errors import InputError, VideoError
 from core.options import JobOptions
+from core.protocol import REFINABLE_METHODS
 
-SHAPES_THE_WORK = ("method", "quality", "start", "end", "focal_px", "focal_mm", "max_people", "body")
+SHAPES_THE_WORK = ("method", "refine", "quality", "start", "end", "focal_px", "focal_mm", "max_people", "body")
 """Options that change what a cache holds."""
 CHANGES_NO_RESULT = ("out_dir", "cache_dir", "resume", "device", "live")
 
@@ -46,6 +47,7 @@ def result_key(video: str | Path, options: JobOptions) -> str:
 
 
 def _key(video: str | Path, **options: object) -> str:
+    options["refine"] = options["refine"] and options["method"] in REFINABLE_METHODS
     body = options.get("body")
     if body is not None and Path(body).is_file():
         options["body"] = fingerprint(body)

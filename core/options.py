@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.device import DEVICES
 from core.errors import InputError
+from core.protocol import REFINES_BY_DEFAULT
 
 MAX_PEOPLE = 32
 FULL_FRAME_WIDTH_MM = 36.0
@@ -22,6 +23,9 @@ class JobOptions:
     """A key of core.recover.METHODS."""
     quality: str = "standard"
     """"draft" looks at every second frame and fills in the others; "high" reads everybody twice, once mirrored."""
+    refine: bool = REFINES_BY_DEFAULT
+    """Move a network's motion so that it meets the keypoints in the picture (methods in core.protocol's
+    REFINABLE_METHODS). No effect on method "fit", which does nothing else."""
     person: str | tuple[int, ...] = "all"
     """"all", "ask" (wait for a choice after the people are known), or ids of people."""
     device: str = "auto"
@@ -58,7 +62,7 @@ class JobOptions:
         _check(_is_number(self.start) and self.start >= 0, "start", self.start, "seconds, 0 or more")
         if self.end is not None:
             _check(_is_number(self.end) and self.end > self.start, "end", self.end, f"seconds after {self.start}")
-        for name in ("vertices", "resume", "live"):
+        for name in ("refine", "vertices", "resume", "live"):
             _check(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         for name in ("out_dir", "cache_dir", "body"):
             value = getattr(self, name)

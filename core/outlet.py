@@ -1,8 +1,9 @@
 """The way out for one person's frames before the world is known: put in a provisional one, sent, and collected.
 
-Chunks arrive in the camera frame, in order: at first rough guesses while the video is still being read (`show`), then
-the recovery's (`send`), which revise what was shown. A recovery that starts over after an interruption hands out
-frames that it already sent; they pass silently. n frames of a chunk, J = 24 joints.
+Chunks arrive in the camera frame, in order: at first rough guesses while the video is still being read, and what a
+method has before it refines it (`show`), then the recovery's (`send`), which revise what was shown. A recovery that
+starts over after an interruption hands out frames that it already sent; they pass silently. n frames of a chunk,
+J = 24 joints.
 """
 
 from __future__ import annotations
@@ -79,8 +80,12 @@ class Outlet:
         """Recovered frames that went out."""
 
     def show(self, guess: CameraMotion, track: Track) -> None:
-        """Send a rough guess of a stretch of a track."""
-        self._send(guess, track)
+        """Send a rough guess of a stretch of a track, less the frames that are recovered already."""
+        if self._chunks:
+            recovered = int(self._chunks[-1].frames[-1]) + 1
+            guess = take(guess, max(recovered - int(guess.frames[0]), 0))
+        if len(guess):
+            self._send(guess, track)
 
     def send(self, chunk: CameraMotion, track: Track) -> CameraMotion | None:
         """Send what is new of a recovered chunk; return that part, None if nothing is.

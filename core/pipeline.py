@@ -78,7 +78,7 @@ class _Job:
         if options.out_dir is not None:
             result.ensure_writable(options.out_dir)
         self.device = self.stages.choose_device(options.device)
-        self.recoverer = self.stages.recoverer(options.method)
+        self.recoverer = self.stages.recoverer(options.method, refine=options.refine)
         with self.stages.open_video(self.video, options.start, options.end) as reader:
             self.clip: Clip = reader.clip
             self.frame_count = reader.expected_frames
@@ -199,7 +199,11 @@ class _Job:
             self.meter.update(done_before + round(len(track) * done / max(total, 1)), self._frames_of(self.chosen))
 
         # A method that can go on from its first frames takes `known`; another starts over, and the outlet drops them.
-        can_go_on = "known" in inspect.signature(self.recoverer).parameters
+        # A method that has rough frames before its results takes `on_rough`.
+        extras = {"known": reused, "on_rough": lambda chunk: outlet.show(chunk, track)}
+        if not self.options.live:
+            del extras["on_rough"]
+        taken = inspect.signature(self.recoverer).parameters
         try:
             motion = self.recoverer(
                 track,
@@ -209,10 +213,12 @@ class _Job:
                 on_frames=on_frames,
                 should_stop=stop_or_drop,
                 on_progress=on_progress,
-                **({"known": reused} if can_go_on else {}),
+                **{name: value for name, value in extras.items() if name in taken},
             )
         except Cancelled:
             motion = outlet.motion()
+        if motion is not None and len(motion) > outlet.count:  # stopped before all of it was refined
+            outlet.show(motion, track)
         if track.person not in self.chosen or motion is None or not len(motion):
             return None
         return motion

@@ -33,6 +33,10 @@ MAX_ARRAYS = 16
 MAX_DIMENSIONS = 4
 TOKEN_VARIABLE = "HYPER_MOCAP_TOKEN"
 """Environment variable that carries the token to the engine; it never appears in a command line."""
+REFINES_BY_DEFAULT = True
+"""Whether a job refines a network's motion to the footage where its options do not say."""
+REFINABLE_METHODS = frozenset({"hyperbolic"})
+"""Recovery methods whose motion can be refined to the footage."""
 ITEM_BYTES = {"<f4": 4, "<f2": 2, "<f8": 8, "<i4": 4, "<i8": 8, "|u1": 1}
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
 

@@ -5,8 +5,10 @@ Everything heavy is imported when it is first used. n frames, J = 24 joints, V v
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from core.cache import Cache
 from core.errors import Cancelled, InputError
 from core.options import JobOptions
+from core.protocol import REFINES_BY_DEFAULT
 from core.records import Camera, CameraMotion, Motion, Track
 
 LOG = logging.getLogger(__name__)
@@ -126,13 +129,15 @@ class Stages:
             confidence=track.confidence,
         )
 
-    def recoverer(self, method: str) -> Callable[..., CameraMotion]:
-        """Return the recovery method. InputError names the methods there are."""
+    def recoverer(self, method: str, *, refine: bool = REFINES_BY_DEFAULT) -> Callable[..., CameraMotion]:
+        """Return the recovery method, told whether to refine if it can. InputError names the methods there are."""
         from core.recover import METHODS
 
         if method not in METHODS:
             raise InputError(f"Unknown method {method!r}: use one of {', '.join(sorted(METHODS))}")
-        return METHODS[method]
+        recover = METHODS[method]
+        can_refine = "refine" in inspect.signature(recover).parameters
+        return partial(recover, refine=refine) if can_refine else recover
 
     def place(
         self, motions: list[CameraMotion], tracks: list[Track], camera: Camera, body: Any, options: JobOptions

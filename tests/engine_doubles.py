@@ -146,7 +146,8 @@ class FakeStages(Stages):
             boxes=np.tile(np.array([0, 10, 50, 210], np.float32), (count, 1)),
         )
 
-    def recoverer(self, method):
+    def recoverer(self, method, *, refine):
+        self.refine = refine
         if method != "fit":
             raise InputError(f"Unknown method {method!r}: use one of fit")
         return self._recover

@@ -19,6 +19,7 @@ from core.cli import doctor
 from core.cli.console import Console, duration
 from core.errors import BodyFileError
 from core.finished import finished_results
+from core.protocol import REFINES_BY_DEFAULT
 from core.version import VERSION
 from tests.engine_doubles import FakeStages
 
@@ -67,13 +68,13 @@ def test_options_reach_the_job(video, tmp_path, monkeypatch):
 
     monkeypatch.setattr(pipeline, "run", run)
     words = "--method m --person 2,0 --device cpu --start 1 --end 2.5 --vertices --focal-mm 35 --smoothing 0.2"
-    words += " --body b.npz --max-people 7 --quality high"
+    words += f" --body b.npz --max-people 7 --quality high {'--no-refine' if REFINES_BY_DEFAULT else '--refine'}"
     assert call("recover", video, "-o", tmp_path, *words.split()) == 1
     options = seen["options"]
     assert (options.method, options.person, options.device) == ("m", (2, 0), "cpu")
     assert (options.start, options.end, options.vertices, options.focal_mm) == (1.0, 2.5, True, 35.0)
     assert (options.smoothing_s, options.body, options.max_people) == (0.2, "b.npz", 7)
-    assert options.quality == "high"
+    assert options.quality == "high" and options.refine is not REFINES_BY_DEFAULT
     assert options.out_dir == str(tmp_path) and not options.resume
 
 

@@ -9,6 +9,7 @@ import pytest
 from core.errors import VideoError
 from core.finished import cache_key, finished_results, result_key
 from core.options import JobOptions
+from core.protocol import REFINES_BY_DEFAULT
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def video(tmp_path):
         ({"focal_px": 900.0}, True, True),
         ({"start": 1.0}, True, True),
         ({"method": "m"}, True, True),
+        ({"refine": not REFINES_BY_DEFAULT}, False, False),
         ({"max_people": 2}, True, True),
         ({"quality": "high"}, True, True),
         ({"person": 1}, False, True),
@@ -39,6 +41,12 @@ def test_keys_follow_options(video, change, is_other_work, is_other_result):
     before, after = JobOptions(), JobOptions(**change)
     assert (cache_key(video, before) != cache_key(video, after)) is is_other_work
     assert (result_key(video, before) != result_key(video, after)) is is_other_result
+
+
+def test_keys_follow_refining_where_the_method_can_be_refined(video):
+    on, off = (JobOptions(method="hyperbolic", refine=refine) for refine in (True, False))
+    assert cache_key(video, on) != cache_key(video, off)
+    assert result_key(video, on) != result_key(video, off)
 
 
 def test_keys_follow_the_content_of_the_body_file(video, tmp_path):

@@ -22,6 +22,7 @@ def test_defaults_are_valid_and_dict_round_trip():
         ({"quality": "best"}, "one of draft, standard, high"),
         ({"quality": 1}, "quality"),
         ({"quality": ["high"]}, "quality"),
+        ({"refine": 1}, "refine"),
         ({"person": "first"}, "person"),
         ({"person": []}, "person"),
         ({"person": [-1]}, "person"),

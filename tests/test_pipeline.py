@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,21 @@ import pytest
 from core import pipeline, result, stream
 from core.errors import InputError, NoPersonError, OutputError
 from core.options import JobOptions
-from core.protocol import Body, Done, Frames, People, Progress, Revise, Shape, Video, View, encode
+from core.protocol import (
+    REFINABLE_METHODS,
+    Body,
+    Done,
+    Frames,
+    People,
+    Progress,
+    Revise,
+    Shape,
+    Video,
+    View,
+    encode,
+)
+from core.recover import METHODS
+from core.stages import Stages
 from tests.engine_doubles import TILT, VERTICES, FakeStages, angle_at, root_at
 
 
@@ -294,6 +310,56 @@ def test_a_method_that_can_go_on_is_given_what_is_known(video, tmp_path):
     run(video, tmp_path / "out", again, resume=True)
     assert again.known.frames.tolist() == list(range(60))
     np.testing.assert_array_equal(again.known.trans, root_at(np.arange(60), 0))
+
+
+class Refining(FakeStages):
+    """A method with rough frames before its results: 2 m to the right of them, all at once."""
+
+    def _recover(self, track, *rest, on_rough=lambda _: None, known=None, **options):
+        guess = self.guess(track, *rest)
+        on_rough(replace(guess, trans=guess.trans + np.array([1, 0, 0], np.float32)))
+        return super()._recover(track, *rest, **options)
+
+
+def test_what_a_method_has_before_its_results_is_shown_and_revised(video):
+    _, recorder, _ = run(video, None, Refining(window=50))
+    assert frames_of(recorder.of(Frames)) == list(range(100))
+    right = root_at(np.arange(32), 0)[:, 0] + 2
+    np.testing.assert_allclose(stream.from_array(recorder.of(Frames)[0].trans)[:, 0], right, atol=1e-6)
+    revised = recorder.of(Revise)
+    assert frames_of(revised) == [*range(100), *range(100)], "by the results, then by the final world"
+    np.testing.assert_allclose(stream.from_array(revised[0].trans)[:, 0], right - 2, atol=1e-6)
+
+
+def test_without_live_only_results_are_sent(video):
+    _, recorder, _ = run(video, None, Refining(window=50), live=False)
+    assert frames_of(recorder.of(Frames)) == list(range(100))
+    assert frames_of(recorder.of(Revise)) == list(range(100))
+
+
+def test_rough_frames_stay_away_from_what_is_recovered(video, tmp_path):
+    stages = Refining()
+    run(video, tmp_path, stages, should_stop=lambda: len(stages.recovered) >= 3)
+    _, recorder, _ = run(video, tmp_path, Refining(), resume=True)
+    trans = np.concatenate([stream.from_array(m.trans) for m in recorder.of(Frames)])
+    np.testing.assert_allclose(trans[:, 0], root_at(np.arange(100), 0)[:, 0] + 2 * (np.arange(100) >= 60), atol=1e-6)
+    assert frames_of(recorder.of(Revise)) == [*range(60, 100), *range(100)]
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_refining_is_told_to_the_method_that_knows_it(video, refine, monkeypatch):
+    _, _, stages = run(video, None, refine=refine)
+    assert stages.refine is refine
+    told = []
+    monkeypatch.setitem(METHODS, "hyperbolic", lambda track, *, refine: told.append(refine))
+    monkeypatch.setitem(METHODS, "fit", lambda track: told.append("nothing"))
+    for method in ("hyperbolic", "fit"):
+        Stages().recoverer(method, refine=refine)("track")
+    assert told == [refine, "nothing"]
+
+
+def test_methods_that_refine_are_those_said_to():
+    assert {n for n, m in METHODS.items() if "refine" in inspect.signature(m).parameters} == REFINABLE_METHODS
 
 
 def test_without_resume_everything_is_done_again(video, tmp_path):

@@ -10,7 +10,8 @@ from motion_maker import CAMERA, make_track, make_truth, mirror_track, procruste
 from stick_body import build_stick_body
 
 from core.recover import METHODS
-from core.recover.fit import FitOptions, fit, refine, window_bounds
+from core.recover.fit import FitOptions, fit, window_bounds
+from core.recover.refine import refine
 from core.skeleton import JOINT_MIRROR, JOINT_NAMES
 
 BODY = build_stick_body()

@@ -14,6 +14,7 @@ from core.models.config import HyperbolicConfig, LifterConfig
 from core.models.hyperbolic import HyperbolicNet
 from core.records import Camera, Track
 from core.recover import hyperbolic, mesh_fit
+from core.recover.refine import refine as refine_motion
 from core.recover.root import place_root
 from core.rotation import axis_angle_to_matrix
 
@@ -120,8 +121,8 @@ def a_net(body) -> HyperbolicNet:
     return net.eval()
 
 
-def a_track(body, frames: int, camera: Camera) -> Track:
-    points, rays, times, path = a_walk(body, frames, speed=1.5)
+def a_track(body, frames: int, camera: Camera, speed: float = 1.5) -> Track:
+    points, rays, times, path = a_walk(body, frames, speed=speed)
     px = rays * camera.fx + torch.tensor([camera.cx, camera.cy])
     keypoints = torch.cat((px, torch.ones(frames, 25, 1)), -1).float().numpy()
     return Track(
@@ -136,13 +137,20 @@ def a_track(body, frames: int, camera: Camera) -> Track:
     )
 
 
+@pytest.mark.parametrize("refine", [False, True])
 @pytest.mark.parametrize("frames", [1, 3, 32, 70])
-def test_every_frame_of_a_track_is_recovered_and_streamed(body, frames):
+def test_every_frame_of_a_track_is_recovered_and_streamed(body, frames, refine):
     camera = Camera.from_size(1280, 720)
-    track = a_track(body, frames, camera)
+    track = a_track(body, frames, camera, 0.3 if refine else 1.5)  # what is refined should stay in the picture
     chunks, progress = [], []
     motion = hyperbolic.recover_by_network(
-        track, camera, body, net=a_net(body), on_frames=chunks.append, on_progress=lambda *n: progress.append(n)
+        track,
+        camera,
+        body,
+        net=a_net(body),
+        refine=refine,
+        on_frames=chunks.append,
+        on_progress=lambda *n: progress.append(n),
     )
     np.testing.assert_array_equal(motion.frames, track.frames)
     assert motion.person == 3 and motion.betas.shape == (10,)
@@ -150,7 +158,7 @@ def test_every_frame_of_a_track_is_recovered_and_streamed(body, frames):
         together = np.concatenate([getattr(c, name) for c in chunks])
         np.testing.assert_array_equal(together, getattr(motion, name))
         assert np.isfinite(together).all()
-    assert progress[-1] == (frames, frames)
+    assert progress == sorted(progress) and progress[-1] == (frames, frames)
     keypoints = body.keypoints(*(torch.from_numpy(a) for a in (motion.rotmats, motion.betas, motion.trans)))
     assert float(keypoints[..., 2].min()) > 0  # in front of the camera
     rays = (torch.from_numpy(track.keypoints[..., :2]) - torch.tensor([camera.cx, camera.cy])) / camera.fx
@@ -158,13 +166,89 @@ def test_every_frame_of_a_track_is_recovered_and_streamed(body, frames):
     assert float(off.norm(dim=-1).max()) < 0.2  # on its own frame's rays; those of the next chunk are 0.4 away
 
 
-def test_a_stopped_recovery_returns_what_it_has(body):
+@pytest.fixture(scope="module")
+def long_clip(body):
+    """A track of 200 frames (two windows of the refinement), the network, and its motion without refinement."""
+    torch.manual_seed(0)
     camera = Camera.from_size(1280, 720)
-    asked = iter([False, False, True])
+    track, net = a_track(body, 200, camera, 0.1), a_net(body)
+    return track, camera, net, hyperbolic.recover_by_network(track, camera, body, net=net, refine=False)
+
+
+def test_the_network_s_frames_come_first_then_what_they_become(body, long_clip):
+    track, camera, net, plain = long_clip
+    events, progress = [], []
     motion = hyperbolic.recover_by_network(
-        a_track(body, 100, camera), camera, body, net=a_net(body), should_stop=lambda: next(asked)
+        track,
+        camera,
+        body,
+        net=net,
+        refine=True,
+        on_rough=lambda chunk: events.append(("rough", chunk)),
+        on_frames=lambda chunk: events.append(("done", chunk)),
+        on_progress=lambda done, total: progress.append((events[-1][0], done, total)),
+    )
+    kinds = [kind for kind, _ in events]
+    assert kinds == sorted(kinds, reverse=True) and kinds.count("done") == 2
+    rough, done = (
+        np.concatenate([chunk.rotmats for kind, chunk in events if kind == name]) for name in ("rough", "done")
+    )
+    np.testing.assert_array_equal(rough, plain.rotmats)
+    np.testing.assert_array_equal(done, motion.rotmats)
+    counts = [n for _, n, _ in progress]
+    assert counts == sorted(counts) and counts[-1] == 200
+    last_rough = max(n for kind, n, _ in progress if kind == "rough")
+    first_done = min(n for kind, n, _ in progress if kind == "done")
+    share = hyperbolic.NETWORK_SHARE
+    assert last_rough == 200 * share and first_done == round(200 * share + 120 * (1 - share))
+
+    expected = refine_motion(track, camera, body, plain)
+    np.testing.assert_allclose(done, expected.rotmats, atol=1e-5)
+    assert np.abs(done - rough).max() > 0.01
+    later = []
+    known = next(chunk for kind, chunk in events if kind == "done")
+    again = hyperbolic.recover_by_network(
+        track, camera, body, net=net, refine=True, known=known, on_frames=later.append
+    )
+    assert later[0].frames[0] == known.frames[-1] + 1 and len(again) == 200
+    np.testing.assert_array_equal(again.rotmats[: len(known)], known.rotmats)
+
+
+def test_stopped_while_refining_the_rest_is_the_network_s(body, long_clip):
+    track, camera, net, plain = long_clip
+    done = []
+    motion = hyperbolic.recover_by_network(
+        track, camera, body, net=net, refine=True, on_frames=done.append, should_stop=lambda: len(done) > 0
+    )
+    assert len(motion) == 200 and len(done) == 1
+    np.testing.assert_array_equal(motion.rotmats[: len(done[0])], done[0].rotmats)
+    fading = np.arange(200) < len(done[0]) + 0.5 * 30
+    np.testing.assert_allclose(motion.rotmats[~fading], plain.rotmats[~fading], atol=1e-5)
+    np.testing.assert_allclose(motion.trans[~fading], plain.trans[~fading], atol=1e-5)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_a_stopped_recovery_returns_what_it_has(body, refine):
+    camera, net = Camera.from_size(1280, 720), a_net(body)
+    chunks = []
+    options = {"net": net, "refine": refine, "on_rough" if refine else "on_frames": chunks.append}
+    motion = hyperbolic.recover_by_network(
+        a_track(body, 100, camera), camera, body, should_stop=lambda: len(chunks) > 0, **options
     )
     assert 0 < len(motion.frames) < 100 and len(motion.trans) == len(motion.frames)
+    nothing = hyperbolic.recover_by_network(
+        a_track(body, 100, camera), camera, body, net=net, refine=refine, should_stop=lambda: True
+    )
+    assert len(nothing) == 0
+
+
+def test_lifting_a_long_clip_stops_on_request(body):
+    asked = iter([False, False, True])
+    camera = Camera.from_size(1280, 720)
+    motion = hyperbolic.recover_by_network(
+        a_track(body, 400, camera), camera, body, net=a_net(body), should_stop=lambda: next(asked)
+    )
+    assert len(motion) == 0  # 33 windows of the lifter are five batches
 
 
 def test_shape_of_another_body_has_the_same_bones(body):

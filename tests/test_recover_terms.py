@@ -9,6 +9,7 @@ from motion_maker import CAMERA, make_track, make_truth
 from stick_body import build_stick_body
 
 from core.recover import limits, terms
+from core.recover.anchor import Anchor, add_anchor
 from core.recover.chain import ACTIVE, POSE_JOINTS, build_chain, differentiate_points, pose_chain, shape_chain
 from core.recover.evidence import read_evidence
 from core.recover.prior import load_prior
@@ -46,7 +47,8 @@ def build(scene, name, rotmats, trans):
     elif name == "straight":
         terms.add_straight(equations, vectors, slopes, SIGMAS)
     elif name == "anchor":
-        terms.add_anchor(equations, rotmats, scene[2].flip(0), 3.0)
+        anchor = Anchor(scene[2].flip(0), scene[3].flip(0) + 1, 2.0, sigma=0.8, place=0.5)
+        add_anchor(equations, rotmats, trans, anchor)
     elif name == "planting":
         terms.add_planting(equations, posed, differentiate_points(shaped, posed, ACTIVE), evidence, SIGMAS)
     elif name == "direction":

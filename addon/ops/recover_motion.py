@@ -22,6 +22,7 @@ def collect_job_options(settings, preferences) -> dict:
     options = {
         "method": settings.method,
         "quality": settings.quality,
+        "refine": settings.refine,
         "person": "all" if bpy.app.background else settings.people,
         "max_people": settings.max_people,
         "device": device,

@@ -10,6 +10,7 @@ import bpy
 from ..frame_rate import is_same_rate, scene_rate
 from ..job import State
 from ..runtime import runtime
+from ..wire import protocol
 from .texts import columns_of, draw_build, draw_error, draw_message, format_duration, format_eta
 from .thumbnail import thumbnail_icon
 
@@ -90,6 +91,8 @@ class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
         column.use_property_split = True
         column.use_property_decorate = False
         column.prop(settings, "method")
+        if settings.method in protocol.REFINABLE_METHODS:
+            column.prop(settings, "refine")
         column.prop(settings, "people")
         column.prop(settings, "quality")
         column.prop(settings, "mode")

@@ -19,12 +19,13 @@ from core.cli.console import Console, duration
 from core.errors import HyperMocapError, InputError
 from core.finished import finished_results
 from core.options import QUALITIES, JobOptions
-from core.protocol import Done, Message, Progress
+from core.protocol import REFINES_BY_DEFAULT, Done, Message, Progress
 from core.result import AtomicFile, ensure_writable, explain_output_errors, stem_of
 from core.version import VERSION
 
 LOG = logging.getLogger(__name__)
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
+REFINE_WORD = "--refine" if REFINES_BY_DEFAULT else "--no-refine"
 UNITS = {"perceive", "recover", "place", "write"}
 
 
@@ -35,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="fit", help="recovery method (default: fit)")
     parser.add_argument(
         "--quality", default="standard", choices=QUALITIES, help="draft is faster, high is calmer (default: standard)"
+    )
+    parser.add_argument(
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        default=REFINES_BY_DEFAULT,
+        help=f"move a network's motion onto the footage; method fit always does (default: {REFINE_WORD})",
     )
     parser.add_argument("--person", default="all", metavar="all|N[,N]", help="whom to recover (default: all)")
     parser.add_argument("--max-people", type=int, default=4, help="how many people to look for (default: 4)")
@@ -188,6 +195,7 @@ def _options(args: argparse.Namespace) -> JobOptions:
     values = {"smoothing_s": args.smoothing} if args.smoothing is not None else {}
     return JobOptions(
         method=args.method,
+        refine=args.refine,
         quality=args.quality,
         person=person,
         device=args.device,

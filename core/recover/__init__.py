@@ -7,6 +7,8 @@
 on_frames(CameraMotion) gets consecutive chunks as they are finished, should_stop() -> bool is asked at least twice a
 second, on_progress(frames done, frames in all). A stopped method returns the frames it has finished. A method that
 can go on after an interruption also takes `known`, the CameraMotion of the first frames an earlier call handed on.
+One that can refine its motion to the picture takes `refine` (bool), and `on_rough`, which gets chunks of what is
+refined later.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 2. one shape from frames spread over the clip (solve.solve_shape)
 3. windows of a few seconds, each solved at once; a window sees some frames past those it hands on, and starts from
    two frames of the one before held fixed, so position and speed go on across the seam
-Results are handed on window by window. `refine` does step 3 from a given motion and stays near it.
+Results are handed on window by window. core.recover.refine does step 3 from a given motion and stays near it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from core.records import Camera, CameraMotion, Track
+from core.recover.anchor import Anchor
 from core.recover.chain import Shaped, build_chain, pose_chain, shape_chain
 from core.recover.evidence import Evidence, read_evidence
 from core.recover.gravity import estimate_pitch, pitch_evidence
 from core.recover.initial import drop_outliers, fill_gaps, guess_rotations, guess_translation
 from core.recover.prior import PosePrior, load_prior
 from core.recover.sides import settle_sides
-from core.recover.solve import Anchor, graduated, solve_motion, solve_shape
+from core.recover.solve import graduated, solve_motion, solve_shape
 from core.recover.terms import Sigmas
 
 BLOCK = 256
@@ -49,7 +50,7 @@ class FitOptions:
     iterations: int = 8
     sigmas: Sigmas = field(default_factory=Sigmas)
     anchor_strength: float = 1.0
-    """Of `refine`."""
+    """Of the pull towards a given motion (core.recover.refine)."""
 
 
 Stop = Callable[[], bool]
@@ -98,7 +99,7 @@ def fit(
     """
     chain, prior, evidence = build_chain(body), load_prior(), read_evidence(track, camera)
     mean_shape = shape_chain(chain, torch.zeros(chain.shape_count, dtype=torch.float64))
-    evidence = settle(evidence, guess_motion(evidence, mean_shape)[1])
+    evidence = settle(evidence, guess_motion(evidence, mean_shape)[1], should_stop)
     rotmats, trans = guess_motion(evidence, mean_shape)
     evidence = replace(evidence, depth=trans[:, 2])
     chosen = choose_shape_frames(evidence, options.pitch_frames)
@@ -130,42 +131,14 @@ def fit(
     if done:
         rotmats[:done] = torch.from_numpy(known.rotmats.astype(np.float64))
         trans[:done] = torch.from_numpy(known.trans.astype(np.float64))
-    return _solve_windows(
+    return solve_windows(
         track, evidence, shaped, rotmats, trans, prior, options, None, on_frames, should_stop, on_progress, done
     )
 
 
-@one_thread()
-def refine(
-    track: Track,
-    camera: Camera,
-    body,
-    motion: CameraMotion,
-    *,
-    on_frames: Emit = _ignore,
-    should_stop: Stop = _never,
-    on_progress: Report = _ignore,
-    options: FitOptions = FitOptions(),
-) -> CameraMotion:
-    """Fit the same frames from `motion` (its shape is kept), staying near its rotations by options.anchor_strength.
-
-    Raises ValueError where motion and track do not cover the same frames.
-    """
-    if not np.array_equal(motion.frames, track.frames):
-        raise ValueError("refine: motion and track cover different frames")
-    trans = torch.from_numpy(motion.trans.astype(np.float64))
-    evidence = replace(settle(read_evidence(track, camera), trans), depth=trans[:, 2])
-    shaped = shape_chain(build_chain(body), torch.from_numpy(motion.betas.astype(np.float64)))
-    rotmats = torch.from_numpy(motion.rotmats.astype(np.float64))
-    anchor = Anchor(rotmats, options.anchor_strength)
-    return _solve_windows(
-        track, evidence, shaped, rotmats, trans, load_prior(), options, anchor, on_frames, should_stop, on_progress
-    )
-
-
-def settle(evidence: Evidence, trans: Tensor) -> Evidence:
-    """Evidence with the detector's exchanges of left and right undone."""
-    return settle_sides(evidence, trans)[0]
+def settle(evidence: Evidence, trans: Tensor, should_stop: Stop = _never) -> Evidence:
+    """Evidence with the detector's exchanges of left and right undone; as it is where asked to stop."""
+    return settle_sides(evidence, trans, should_stop=should_stop)[0]
 
 
 def guess_motion(evidence: Evidence, shaped: Shaped, rotmats: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -215,7 +188,7 @@ def window_bounds(times: np.ndarray, options: FitOptions) -> list[tuple[int, int
     return bounds
 
 
-def _solve_windows(
+def solve_windows(
     track: Track,
     evidence: Evidence,
     shaped: Shaped,
@@ -240,7 +213,7 @@ def _solve_windows(
         start = max(start, done)
         first = max(start - TIE, 0)
         span, fixed = slice(first, seen), start - first
-        part = None if anchor is None else replace(anchor, rotmats=anchor.rotmats[span])
+        part = None if anchor is None else anchor[span]
         solution = None
         R, t = rotmats[span], trans[span]
         for sigmas, iterations in (

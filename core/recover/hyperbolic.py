@@ -4,6 +4,7 @@
 2. one shape from frames spread over the first chunk's meshes and the lifter's own guess
 3. rotations from the meshes (mesh_fit), started from the lifter's rotations
 4. root by least squares against the 2D keypoints (root), each chunk seen with its neighbours
+5. where asked for, the motion moved onto the 2D keypoints (refine)
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import torch
 from torch import Tensor
 
 from core.body import Body, load_body
-from core.errors import SetupError
+from core.errors import Cancelled, SetupError
 from core.models.checkpoint import load_network
 from core.models.clip import Chunk, recover_clip
 from core.models.hyperbolic import HyperbolicNet
+from core.protocol import REFINES_BY_DEFAULT
 from core.records import Camera, CameraMotion, Track
 from core.recover.mesh_fit import fit_rotations, fit_shape, spread_vertices
+from core.recover.refine import carry_on
+from core.recover.refine import refine as refine_motion
 from core.recover.root import place_root
 from core.rotation import rotation_6d_to_matrix
 from core.skeleton import PARENTS
@@ -34,6 +38,8 @@ SHAPE_FRAMES = 24
 DOUBTED_CONFIDENCE = 0.1
 CONTEXT = 96
 """Frames before a chunk that its root is solved with."""
+NETWORK_SHARE = 0.5
+"""Of the time that network and refinement take together, on a CPU."""
 
 
 def _never() -> bool:
@@ -54,16 +60,62 @@ def recover_by_network(
     should_stop: Callable[[], bool] = _never,
     on_progress: Callable[[int, int], None] = _ignore,
     net: HyperbolicNet | None = None,
+    refine: bool = REFINES_BY_DEFAULT,
+    on_rough: Callable[[CameraMotion], None] = _ignore,
+    known: CameraMotion | None = None,
 ) -> CameraMotion:
     """Recover one track; see `core.recover`. `net` replaces the shipped network.
 
     The network speaks the shipped body; for another body its rotations are kept, and the shape is the one whose
-    bones are as long.
+    bones are as long. With `refine` on_rough gets the network's frames and on_frames what they become; stopped before
+    all are refined, the result goes on with the network's. Without it `known` is not used: the network starts over.
     """
+    if not refine:
+        return _by_network(track, camera, body, device, on_frames, should_stop, on_progress, net)
+    total = len(track)
+
+    def on_network(done: int, _: int) -> None:
+        on_progress(round(NETWORK_SHARE * done), total)
+
+    def on_refined(done: int, _: int) -> None:
+        on_progress(round(NETWORK_SHARE * total + (1 - NETWORK_SHARE) * done), total)
+
+    motion = _by_network(track, camera, body, device, on_rough, should_stop, on_network, net)
+    if len(motion) < total:
+        return motion
+    refined = refine_motion(
+        track,
+        camera,
+        body,
+        motion,
+        on_frames=on_frames,
+        should_stop=should_stop,
+        on_progress=on_refined,
+        known=known,
+    )
+    return carry_on(refined, motion, track.times)
+
+
+def _by_network(
+    track: Track,
+    camera: Camera,
+    body,
+    device: str,
+    on_frames: Callable[[CameraMotion], None],
+    should_stop: Callable[[], bool],
+    on_progress: Callable[[int, int], None],
+    net: HyperbolicNet | None,
+) -> CameraMotion:
+    """Steps 1 to 4."""
     own = _own_body().to(device)
     net = (net or _shipped_network()).to(device)
     ids = _fitted_vertices().to(device)
-    lifter_betas, chunks = recover_clip(net, track, camera, device=device, chunk=CHUNK, vertex_ids=ids)
+    try:
+        lifter_betas, chunks = recover_clip(
+            net, track, camera, device=device, chunk=CHUNK, vertex_ids=ids, should_stop=should_stop
+        )
+    except Cancelled:
+        return _join([], track, None)
     body = body.to("cpu")
     placer = _RootPlacer(track, camera, body)
     betas = target_betas = None

@@ -10,6 +10,7 @@ keypoints.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +21,8 @@ from core.skeleton import KEYPOINT_MIRROR, KEYPOINT_NAMES
 
 MEMORY = 6
 """Frames back that a frame is compared with: blended frames between two readings last about three."""
+ASK_EVERY = 200
+"""Frames between questions whether to stop."""
 PAIRED = torch.tensor([mirror != k for k, mirror in enumerate(KEYPOINT_MIRROR)])
 SLOW = torch.tensor(
     [0.3 if name.split("_")[-1] in ("wrist", "pinky", "index", "thumb") else 1.0 for name in KEYPOINT_NAMES],
@@ -64,21 +67,28 @@ def exchange_sides(evidence: Evidence, exchanged: Tensor, belief: float = 1.0) -
     return replace(changed, pair_confidence=torch.where(where, belief, 1.0) * changed.pair_confidence)
 
 
-def settle_sides(evidence: Evidence, trans: Tensor, costs: SideCosts = SideCosts()) -> tuple[Evidence, Tensor]:
+def settle_sides(
+    evidence: Evidence,
+    trans: Tensor,
+    costs: SideCosts = SideCosts(),
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[Evidence, Tensor]:
     """Evidence with sides exchanged where that makes the motion coherent, and which frames those are [N] bool.
 
-    trans [N, 3] m: rough place of the person, to compare pixels with metres and facing with going.
+    trans [N, 3] m: rough place of the person, to compare pixels with metres and facing with going. Asked to stop it
+    exchanges nothing.
     """
     exchanged = torch.zeros(len(evidence), dtype=torch.bool)
     known = evidence.usable.nonzero().squeeze(1)
     if len(known) >= 3:
-        exchanged[known] = _best_sequence(evidence[known], trans[known], costs)
+        exchanged[known] = _best_sequence(evidence[known], trans[known], costs, should_stop)
     if not exchanged.any():
         return evidence, exchanged
     return exchange_sides(evidence, exchanged, costs.belief), exchanged
 
 
-def _best_sequence(evidence: Evidence, trans: Tensor, costs: SideCosts) -> Tensor:
+def _best_sequence(evidence: Evidence, trans: Tensor, costs: SideCosts, should_stop: Callable[[], bool]) -> Tensor:
     """Viterbi over the last MEMORY decisions: [N] bool, for frames that are all usable."""
     N, states = len(evidence), 2**MEMORY
     other = exchange_sides(evidence, torch.ones(N, dtype=torch.bool))
@@ -101,6 +111,8 @@ def _best_sequence(evidence: Evidence, trans: Tensor, costs: SideCosts) -> Tenso
     total[states - 1] = 0.0
     came_from = []
     for t in range(N):
+        if t % ASK_EVERY == 0 and should_stop():
+            return torch.zeros(N, dtype=torch.bool)
         options = total[None] + pairwise[t] + unary[t][:, None]  # [decision, history]
         # histories h and h + states / 2 lead to the same next one
         folded = options.reshape(2, 2, states // 2)

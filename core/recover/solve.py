@@ -6,6 +6,7 @@ the smoothness terms. N frames, J joints, D unknowns per frame; float64 on the C
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from core.recover import terms
+from core.recover.anchor import Anchor, add_anchor
 from core.recover.banded import solve_banded
 from core.recover.chain import (
     ACTIVE,
@@ -35,18 +37,6 @@ LEAST_DAMPING = 1e-8
 more damping crawls."""
 GAIN_STOP = 2e-3
 """Relative decrease of the energy below which iterations end."""
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """A motion to stay near: the result of a network."""
-
-    rotmats: Tensor
-    """[N, J, 3, 3] local."""
-    strength: float
-    """Standard deviations are `sigma`; strength multiplies the energy."""
-    sigma: float = 0.2
-    """rad per joint."""
 
 
 @dataclass
@@ -76,17 +66,19 @@ def assemble(
     jacobian = differentiate_points(shaped, posed, ACTIVE)
     equations = terms.empty_equations(len(trans))
     terms.add_image(equations, posed, jacobian, evidence, sigmas)
-    terms.add_directions(equations, posed, jacobian, evidence.directions, evidence.pair_confidence, sigmas)
+    if min(sigmas.direction) < math.inf:
+        terms.add_directions(equations, posed, jacobian, evidence.directions, evidence.pair_confidence, sigmas)
     terms.add_balance(equations, posed, jacobian, evidence.upright, sigmas)
     vectors, slopes = terms.rotation_vectors(rotmats)
-    terms.add_prior(equations, vectors, slopes, prior, torch.ones_like(evidence.times), sigmas)
+    strength = torch.full_like(evidence.times, sigmas.prior**-2)
+    terms.add_prior(equations, vectors, slopes, prior, strength, sigmas)
     terms.add_limits(equations, vectors, slopes, sigmas)
     terms.add_straight(equations, vectors, slopes, sigmas)
     if smooth:
         terms.add_planting(equations, posed, jacobian, evidence, sigmas)
         terms.add_smoothness(equations, rotmats, trans, evidence.times, sigmas)
     if anchor is not None:
-        terms.add_anchor(equations, rotmats, anchor.rotmats, anchor.strength / anchor.sigma**2)
+        add_anchor(equations, rotmats, trans, anchor)
     return equations
 
 

@@ -47,7 +47,7 @@ REFERENCE_STEP = 1 / 30
 
 @dataclass(frozen=True)
 class Sigmas:
-    """How far each residual may be off, one standard deviation."""
+    """How far each residual may be off, one standard deviation; math.inf leaves a term out."""
 
     image: float = 0.03
     """m at the person's depth; includes that neighbouring frames err together."""
@@ -63,6 +63,8 @@ class Sigmas:
     balance: float = 0.1
     """m of the trunk before or behind the ankles."""
     balance_robust: float = 0.25
+    prior: float = 1.0
+    """How much wider than in the prior rotations are spread."""
     prior_robust: float = 60.0
     """Squared Mahalanobis distance that counts half."""
     limit: float = 0.06
@@ -356,19 +358,6 @@ def add_smoothness(equations: Equations, rotmats: Tensor, trans: Tensor, times: 
     equations.diagonal[:, ranks, ranks] += accelerate[:, :1] / variance
     for offset, target in ((1, equations.next1), (2, equations.next2)):
         target[:, -1] += torch.diag_embed(accelerate[:, offset, None] / variance)
-
-
-def add_anchor(equations: Equations, rotmats: Tensor, target: Tensor, strength: float) -> None:
-    """strength / 2 times the squared angle of each active joint from target [N, J, 3, 3], compared as matrices."""
-    index = list(ACTIVE)
-    M = rotmats[:, index].transpose(-1, -2) @ target[:, index]
-    trace = M.diagonal(dim1=-2, dim2=-1).sum(-1)
-    equations.cost += strength * (3 - trace).sum(1) / 2
-    slope = torch.stack([M[..., 1, 2] - M[..., 2, 1], M[..., 2, 0] - M[..., 0, 2], M[..., 0, 1] - M[..., 1, 0]], -1)
-    part = 3 * len(index)
-    equations.gradient[:, :part] += strength * slope.flatten(1) / 2
-    ranks = torch.arange(part)
-    equations.diagonal[:, ranks, ranks] += strength
 
 
 def shape_blocks(posed: Posed, jacobian: Tensor, by_shape: Tensor, evidence, sigmas: Sigmas) -> tuple[Tensor, ...]:

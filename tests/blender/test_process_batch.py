@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import bpy
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from addon.batch_options import BatchOptions, find_videos, option_arguments, output_folders, parse_options
+from addon.batch_report import fingerprint
 from addon.batch_run import main
 from tests.fake_engine import fake_python, heard
 from tests.tiny_video import write_avi
@@ -184,13 +186,16 @@ def running_commands() -> list[str]:
 
 def test_options_survive_the_way_to_a_child() -> None:
     words = "a.mp4 --out /o --formats glb,npz --mode point_cache --method hyperbolic --device cpu --person 2,0 "
-    words += "--quality high "
+    words += "--quality high --no-refine "
     words += "--max-people 3 --smoothing 0.25 --focal-mm 35 --start 1.5 --end 3 --resume --report /r.json"
     _videos, options = parse_options(words.split(), "x")
     assert parse_options(["a.mp4", *option_arguments(options)], "x")[1] == options
+    on = replace(options, refine=True)
+    assert parse_options(["a.mp4", *option_arguments(on)], "x")[1] == on
     assert options.engine_options(Path("/o")) == {
         "method": "hyperbolic",
         "quality": "high",
+        "refine": False,
         "device": "cpu",
         "person": [2, 0],
         "max_people": 3,
@@ -203,6 +208,13 @@ def test_options_survive_the_way_to_a_child() -> None:
         "focal_mm": 35.0,
         "out_dir": "/o",
     }
+
+
+def test_a_clip_is_done_again_where_refining_makes_a_difference() -> None:
+    def keys(method: str) -> set[str]:
+        return {fingerprint(Path(__file__), BatchOptions(Path("/o"), method=method, refine=r)) for r in (True, False)}
+
+    assert len(keys("hyperbolic")) == 2 and len(keys("fit")) == 1
 
 
 def test_engine_options_are_those_the_engine_knows() -> None:

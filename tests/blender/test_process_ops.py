@@ -12,6 +12,7 @@ import numpy as np
 import process_support as support
 import pytest
 
+from addon.wire import protocol
 from tests.fake_engine import heard
 from tests.fake_motion import skin, walk
 
@@ -41,26 +42,27 @@ def test_every_operator_and_property_is_described(addon) -> None:
         assert all(text and not text.endswith(".") for text in texts), (cls.__name__, texts)
 
 
+class Layout:
+    """Notes what is drawn; every part of it is itself."""
+
+    def __init__(self) -> None:
+        self.drawn = []
+
+    def prop(self, _owner, name: str, **_options) -> None:
+        self.drawn.append(name)
+
+    def panel(self, *_arguments, **_options):
+        return self, None
+
+    def __getattr__(self, _name: str):
+        return lambda *_arguments, **_options: self
+
+
 def test_the_panel_offers_the_qualities_and_the_job_gets_the_choice(addon) -> None:
     """The engine's own list is read from its source, as this Python cannot import it."""
     from addon.batch_options import QUALITIES as of_batch
     from addon.ops.recover_motion import collect_job_options
     from addon.ui.panels import HYPER_MOCAP_PT_recover
-
-    class Layout:
-        """Notes what is drawn; every part of it is itself."""
-
-        def __init__(self) -> None:
-            self.drawn = []
-
-        def prop(self, _owner, name: str, **_options) -> None:
-            self.drawn.append(name)
-
-        def panel(self, *_arguments, **_options):
-            return self, None
-
-        def __getattr__(self, _name: str):
-            return lambda *_arguments, **_options: self
 
     settings = bpy.context.scene.hyper_mocap
     prop = settings.bl_rna.properties["quality"]
@@ -75,7 +77,25 @@ def test_the_panel_offers_the_qualities_and_the_job_gets_the_choice(addon) -> No
     layout = Layout()
     panel = SimpleNamespace(layout=layout, _draw_engine=lambda *_: None)
     HYPER_MOCAP_PT_recover.draw(panel, bpy.context)
+    assert "refine" not in layout.drawn  # the method is "fit"
     assert layout.drawn.index("people") < layout.drawn.index("quality") < layout.drawn.index("mode")
+
+
+def test_refining_is_offered_for_the_methods_that_know_it(addon) -> None:
+    from addon.ops.recover_motion import collect_job_options
+    from addon.ui.panels import HYPER_MOCAP_PT_recover
+
+    settings = bpy.context.scene.hyper_mocap
+    assert settings.refine is protocol.REFINES_BY_DEFAULT
+    for value in (True, False):
+        settings.refine = value
+        assert collect_job_options(settings, None)["refine"] is value
+    for method, is_offered in (("fit", False), ("hyperbolic", True)):
+        layout = Layout()
+        context = SimpleNamespace(scene=SimpleNamespace(hyper_mocap=SimpleNamespace(method=method)))
+        panel = SimpleNamespace(layout=layout, _draw_engine=lambda *_: None)
+        HYPER_MOCAP_PT_recover.draw(panel, context)
+        assert ("refine" in layout.drawn) is is_offered, method
 
 
 def test_import_video_tells_the_clip(addon, tmp_path: Path) -> None:
