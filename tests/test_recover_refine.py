@@ -102,7 +102,7 @@ def test_the_detector_s_landmarks_do_not_matter(scene, refined):
         track = replace(track, landmarks3d=bent.astype(np.float32))
         joints, _ = posed(refine(track, CAMERA, BODY, motion, options=SHORT))
         results.append(joints - joints[:, :1])
-    assert np.linalg.norm(results[0] - results[1], axis=-1).max() < 5e-3
+    assert np.linalg.norm(results[0] - results[1], axis=-1).max() < 0.015  # feet are taken to stand by them, too
 
 
 def test_bones_point_as_plain_skinning_has_them(scene):
