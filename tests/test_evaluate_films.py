@@ -83,7 +83,8 @@ def test_people_of_the_mirrored_film_are_paired_by_their_boxes(clip):
 
     tracks = [track_at(100, 0, 12), track_at(400, 0, 12), track_at(800, 0, 12)]
     others = [track_at(410, 2, 8), track_at(130, 0, 12), track_at(105, 50, 12)]
-    assert pair_tracks(tracks, others) == {0: 1, 1: 0}
+    assert pair_tracks(tracks, others) == {0: 1, 1: 0}  # the last is of no time that anybody is there
+    assert pair_tracks([tracks[0], track_at(140, 0, 6)], others) == {0: 1}  # nobody is two people
     assert pair_tracks(tracks, []) == {}
 
 

@@ -162,6 +162,8 @@ def test_fast_turns_and_turns_in_a_gap_are_no_flips():
     axis[50:] *= -1
     seen = np.ones(90, bool)
     assert longest_run(find_flips(axis, times, seen)) == 40
+    backward = find_flips(axis[::-1], times, seen)  # the longer stretch is right, wherever it lies
+    np.testing.assert_array_equal(backward, np.arange(90) < 40)
     seen[42:50] = False
     assert not find_flips(axis, times, seen).any()
 

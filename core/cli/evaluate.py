@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import logging
 from functools import partial
@@ -140,6 +141,7 @@ def _show(console, title: str, table: dict, columns: tuple[str, ...] | None, cor
 
 
 def _recoverers(args: argparse.Namespace, body) -> dict:
+    """Name -> method; one that can be refined comes twice."""
     from core.recover import METHODS
 
     unknown = [name for name in args.methods.split(",") if name and name not in METHODS]
@@ -151,7 +153,13 @@ def _recoverers(args: argparse.Namespace, body) -> dict:
         from core.recover.hyperbolic import recover_by_network
 
         chosen[_free_name(path, chosen)] = partial(recover_by_network, net=load_network(path, body))
-    return chosen
+    result = {}
+    for name, recover in chosen.items():
+        if "refine" in inspect.signature(recover).parameters:
+            result |= {name: partial(recover, refine=False), f"{name} refined": partial(recover, refine=True)}
+        else:
+            result[name] = recover
+    return result
 
 
 def _free_name(path: str, taken: dict) -> str:
