@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--skip-lift", action="store_true", help="train the lifter only along with the mesh network")
     parser.add_argument("--compile", action="store_true", help="compile the networks' blocks with torch.compile")
+    parser.add_argument(
+        "--ablations", type=int, nargs="+", metavar="SEED", help="train the mesh network's variants, once per seed"
+    )
     parser.add_argument("--body", help="body model file (default: the shipped body)")
 
 
@@ -50,20 +53,25 @@ def run(args: argparse.Namespace) -> int:
         config = replace(config, use_compile=True)
     if args.motion is None and args.shards is None:
         raise InputError("Nothing to train on: give --motion, --shards or both")
-    metrics = train(
-        TrainOptions(
-            config=config,
-            out=Path(args.out),
-            motion=Path(args.motion) if args.motion else None,
-            shards=Path(args.shards) if args.shards else None,
-            start_from=Path(args.start_from) if args.start_from else None,
-            device=choose_device(args.device),
-            stop_after_s=args.stop_after_s,
-            body_path=args.body,
-            skip_lift=args.skip_lift,
-            render_s=args.render_s,
-        )
+    options = TrainOptions(
+        config=config,
+        out=Path(args.out),
+        motion=Path(args.motion) if args.motion else None,
+        shards=Path(args.shards) if args.shards else None,
+        start_from=Path(args.start_from) if args.start_from else None,
+        device=choose_device(args.device),
+        stop_after_s=args.stop_after_s,
+        body_path=args.body,
+        skip_lift=args.skip_lift,
+        render_s=args.render_s,
     )
+    if args.ablations:
+        from core.train.ablations import format_ablations, run_ablations
+
+        table = run_ablations(options, seeds=tuple(args.ablations), on_done=args.console.line)
+        args.console.line(format_ablations(table))
+        return 0
+    metrics = train(options)
     for name, value in metrics.items():
         args.console.line(f"{name} {value}")
     return 0

@@ -37,7 +37,7 @@ class StageConfig:
     """Fraction of the learning rate left at the end of the cosine."""
     warmup_steps: int = 300
     lifter_rate: float = 1.0
-    """Factor on the learning rate of the lifter."""
+    """Factor on the learning rate of the lifter; 0 holds it fixed in stage "mesh"."""
     weight_decay: float = 0.02
     clip_norm: float = 1.0
     ema_decay: float = 0.999

@@ -82,6 +82,8 @@ class StageTrainer:
         self.draw, self.validate, self.mesh_objective = draw, validate, mesh_objective
         self.history, self.folder, self.device = history, folder, device
         module = net.lifter if name == "lift" else net
+        self.is_lifter_fixed = name == "mesh" and stage.lifter_rate == 0
+        net.lifter.requires_grad_(not self.is_lifter_fixed)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(module, stage),
@@ -152,10 +154,16 @@ class StageTrainer:
         batch = self.draw()
         truth = Truth(self.body, batch)
         is_cuda = self.device.startswith("cuda")
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.use_bfloat16):
+        kind = torch.device(self.device).type
+        with (
+            torch.set_grad_enabled(not self.is_lifter_fixed),
+            torch.autocast(kind, torch.bfloat16, enabled=self.config.use_bfloat16),
+        ):
             lifted = self.net.lift(batch.inputs(), batch.frames)
         weights = self.config.loss
-        loss, parts = lift_loss(lifted, truth, weights)
+        loss, parts = 0.0, {}
+        if not self.is_lifter_fixed:
+            loss, parts = lift_loss(lifted, truth, weights)
         if self.mesh_objective is not None:
             mesh_loss, mesh_parts = self.mesh_objective(
                 self.net,
