@@ -112,6 +112,8 @@ def test_height_and_limb_ratios_from_the_body_s_arrays(body):
         ratios.append([np.linalg.norm(joints[j] - joints[PARENTS[j]]) / heights[-1] for j in ends])
     values = shape_errors(*(torch.from_numpy(s) for s in shapes), body)
     assert values["height_mm"] == pytest.approx(abs(heights[0] - heights[1]) * 1000, abs=0.01)
+    swapped = shape_errors(*(torch.from_numpy(s) for s in shapes[::-1]), body)
+    assert swapped["height_mm"] == pytest.approx(values["height_mm"], abs=0.01) and values["height_mm"] > 5
     expected = np.mean([abs(a / b - 1) for a, b in zip(*ratios)]) * 100
     assert expected > 0.3 and values["limb_ratio_pct"] == pytest.approx(expected, rel=1e-3)
 

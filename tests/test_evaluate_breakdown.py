@@ -182,7 +182,7 @@ def test_what_is_given_is_the_truth(body, clip):
 def test_corrections_take_out_their_part_and_no_other(body, clip):
     rotmats = clip.rotmats.clone()
     rotmats[:, 0] = rotmats[:, 0] @ axis_angle_to_matrix(torch.tensor([0.1, 0.6, 0.0]))
-    wrong_root = motion_of(clip, rotmats=rotmats.numpy())
+    wrong_root = motion_of(clip, rotmats=rotmats.numpy().copy())
     wrong_shape = motion_of(clip, betas=clip.betas.numpy() + 2)
     wrong_both = motion_of(clip, betas=clip.betas.numpy() + 2, rotmats=rotmats.numpy())
 
