@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from core.__main__ import main
 from core.body import load_body
 from core.evaluate.films import measure_tracks
 from core.evaluate.mirror import MirroredReader, mirror_track, mirrored_distance, pair_tracks
-from core.skeleton import KEYPOINT_NAMES, mirrored_name
+from core.skeleton import JOINT_NAMES, KEYPOINT_NAMES, mirrored_name
 from core.video import VideoReader
 from tests.evaluate_clips import limbs_about_hips, make_clip, motion_of, project
 
@@ -90,13 +91,22 @@ def test_people_of_the_mirrored_film_are_paired_by_their_boxes(clip):
 
 def test_tables_of_a_film(body, clip):
     """A method that answers the truth whatever it is shown is as far from its mirror as the figure is."""
-    answers = {"stubborn": lambda track, camera: motion_of(clip, frames=track.frames)}
     film = mirror_track(clip.track, clip.camera.width)
     landmarks = film.landmarks3d.copy()
     landmarks[:, KEYPOINT_NAMES.index("left_ankle")] += [0.0, 0.12, 0.0]
     film = replace(film, landmarks3d=landmarks)
+    bent = clip.rotmats.clone()
+    bent[:, JOINT_NAMES.index("left_shoulder")] = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
+
+    def stubborn(track, camera):
+        return motion_of(clip, frames=track.frames)
+
+    def watchful(track, camera):
+        return motion_of(clip, rotmats=bent.numpy()) if track is film else stubborn(track, camera)
+
+    answers = {"stubborn": stubborn, "watchful": watchful}
     tables = measure_tracks([clip.track], [film], clip.camera, answers, body)
-    assert set(tables) == {0} and set(tables[0]) == {"detector", "stubborn"}
+    assert set(tables) == {0} and set(tables[0]) == {"detector", "stubborn", "watchful"}
     points = body.keypoints(clip.rotmats, clip.betas, clip.trans).double().numpy()
     apart = limbs_about_hips(points) - limbs_about_hips(reflected(points))
     expected = np.linalg.norm(apart, axis=-1).mean() * 1000
@@ -104,6 +114,12 @@ def test_tables_of_a_film(body, clip):
     assert expected > 20
     assert row["mirror_mm"] == pytest.approx(expected, rel=1e-4)
     assert row["film_mirror_mm"] == pytest.approx(expected, rel=1e-4)
+    other = body.keypoints(bent, clip.betas, clip.trans).double().numpy()
+    apart = limbs_about_hips(points) - limbs_about_hips(reflected(other))
+    assert tables[0]["watchful"]["mirror_mm"] == row["mirror_mm"]
+    expected = np.linalg.norm(apart, axis=-1).mean() * 1000
+    assert tables[0]["watchful"]["film_mirror_mm"] == pytest.approx(expected, rel=1e-4)
+    assert abs(expected - row["film_mirror_mm"]) > 5
     assert row["sunk_mm"] >= 0 and row["fps"] > 0
     assert tables[0]["detector"]["film_mirror_mm"] == pytest.approx(120 / 12, rel=1e-3)
     alone = measure_tracks([clip.track], [], clip.camera, answers, body)[0]
