@@ -226,12 +226,9 @@ class NoiseModel:
             points_cam, axes, error, side, points, swapped, limb_swapped, gain, standard_size, generator
         )
         gap = self._spells((B, T), torch.full((B, T), p.gap_rate, device=self.device), p.gap_duration, generator)
-        index = _last_true(~gap)
-        take = index[:, :, None, None].expand(-1, -1, K, 3)
-        full = torch.cat([keypoints, confidence[..., None]], -1).gather(1, take)
-        full[..., 2] = torch.where(gap[..., None], torch.zeros_like(full[..., 2]), full[..., 2])
+        full, landmarks = hold_in_gaps(torch.cat([keypoints, confidence[..., None]], -1), landmarks, gap)
         exchanged = swapped[..., None] | limb_swapped
-        return Observation(full, landmarks.gather(1, take), exchanged, gap)
+        return Observation(full, landmarks, exchanged, gap)
 
     def _randn(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         return torch.randn(shape, generator=generator, device=self.device)
@@ -339,6 +336,14 @@ class NoiseModel:
         X = X + noise + torch.cat([shared, torch.zeros_like(shared[..., :1])], -1)
         middle = (X[..., LEFT_HIP, :] + X[..., RIGHT_HIP, :]) / 2
         return X - middle[:, :, None]
+
+
+def hold_in_gaps(keypoints: Tensor, landmarks: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+    """Keypoints (confidence 0) and landmarks [B, T, K, 3] with the last ones held in gaps [B, T]."""
+    take = _last_true(~gap)[:, :, None, None].expand_as(keypoints)
+    full = keypoints.gather(1, take)
+    full[..., 2] = torch.where(gap[..., None], torch.zeros_like(full[..., 2]), full[..., 2])
+    return full, landmarks.gather(1, take)
 
 
 def _last_true(mask: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from core.body import Body
 from core.errors import InputError
 from core.synth.format import read_shard
 from core.synth.motion import read_bank
+from core.synth.replay import RecordedErrors
 from core.train.batch import Batch
 from core.train.config import StageConfig, TrainConfig
 from core.train.shards import ShardBank
@@ -58,11 +59,15 @@ class TrainingData:
         self._loaded: set[Path] = set()
         self._looked = -math.inf
         self.generated = self.generated_validation = None
+        self.recorded: RecordedErrors | None = None
         feature_dim = self.config.network.feature_dim
         if options.motion is not None:
             bank = read_bank(options.motion)
             common = {"feature_dim": feature_dim, "device": self.device}
-            self.generated = GeneratedSource(bank, body, split="train", seed=self.config.seed, **common)
+            self.recorded = RecordedErrors(body, device=self.device)
+            self.generated = GeneratedSource(
+                bank, body, split="train", seed=self.config.seed, recorded=self.recorded, **common
+            )
             self.generated_validation = GeneratedSource(bank, body, split="validation", seed=1000, **common)
         self.look_for_shards()
         if self.generated is None and "train" not in self.banks:
@@ -97,6 +102,8 @@ class TrainingData:
         if size != wanted:
             raise InputError(f"{path} has features of {size} numbers, the network expects {wanted}")
         self.banks.setdefault(split, ShardBank(device=self.device)).add(shard)
+        if split == "train" and self.recorded is not None:
+            self.recorded.add(shard)
         self._loaded.add(path)
 
     def sample_generated(self, window: int, sequences: int = 256) -> Batch | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.synth.motion import MotionBank
 from core.synth.noise import NoiseModel
+from core.synth.replay import RecordedErrors
 from core.synth.sampler import KeypointSampler, SamplerConfig
 from core.train.augment import Variation, vary
 from core.train.batch import Batch, merge
@@ -19,6 +20,9 @@ from core.train.shards import ShardBank
 TUMBLING_SHARE = 0.08
 TUMBLING_TILT_DEG = 70.0
 """Some sequences are tilted far against gravity, for lying, bending and somersaulting people that mocap lacks."""
+REPLAYED_SHARE = 0.6
+"""Share of generated sequences with the detector's recorded errors, once there are any."""
+REPLAYED_TILT_DEG = 15.0
 TOLD_FOCAL_SHARE = 0.4
 """Share of generated sequences whose true focal length the network is told; the others get the image diagonal."""
 
@@ -30,21 +34,41 @@ SPACING = (0.45, 1.3)
 
 
 class GeneratedSource:
-    """Endless keypoint sequences with modelled detector noise, from a motion bank."""
+    """Endless keypoint sequences from a motion bank, with modelled detector noise and, once there are recordings of
+    the detector's errors on rendered clips, with those."""
 
-    def __init__(self, bank: MotionBank, body, *, split: str, feature_dim: int, seed: int, device: str):
+    def __init__(
+        self,
+        bank: MotionBank,
+        body,
+        *,
+        split: str,
+        feature_dim: int,
+        seed: int,
+        device: str,
+        recorded: RecordedErrors | None = None,
+    ):
+        """`recorded` may still be empty, and grow."""
         noise = NoiseModel(device=device)
         upright = SamplerConfig()
         tumbling = replace(upright, tilt_deg=TUMBLING_TILT_DEG)
         self.upright = KeypointSampler(bank, body, noise, split=split, config=upright, seed=seed)
         self.tumbling = KeypointSampler(bank, body, noise, split=split, config=tumbling, seed=seed + 1)
+        self.recorded = recorded
+        self.replayed = self.tumbling
+        if recorded is not None:
+            varied = replace(upright, tilt_deg=REPLAYED_TILT_DEG)
+            self.replayed = KeypointSampler(bank, body, recorded, split=split, config=varied, seed=seed + 3)
         self.generator = torch.Generator(device).manual_seed(seed + 2)
         self.feature_dim, self.device = feature_dim, device
 
     def sample(self, sequences: int, window: int, *, with_features: bool = True) -> Batch:
         """Random sequences; without features the batch has none at all (size 0) instead of zeros."""
         tumbling = round(sequences * TUMBLING_SHARE)
-        parts = [(self.upright, sequences - tumbling), (self.tumbling, tumbling)]
+        has_recordings = self.recorded is not None and len(self.recorded) > 0
+        replayed = round(sequences * REPLAYED_SHARE) if has_recordings else 0
+        rest = sequences - tumbling - replayed
+        parts = [(self.upright, rest), (self.tumbling, tumbling), (self.replayed, replayed)]
         drawn = merge([self._convert(s.batch(n, frames=window), window, with_features) for s, n in parts if n])
         return drawn.pick(torch.randperm(sequences, device=self.device, generator=self.generator))
 
