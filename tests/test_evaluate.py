@@ -167,3 +167,13 @@ def test_report_weighs_the_frames_a_method_gave_and_keeps_the_worst_flip(body, c
     assert table["m"]["covered"] == pytest.approx((1 + 0.25) / 2)
     assert table["m"]["longest_flip"] == N // 4 and table["m"]["flipped_pct"] == pytest.approx(100 * 0.25 / 1.25)
     assert watched == [("a", ["m"]), ("b", ["m"])]
+
+
+def test_a_frame_of_low_presence_is_a_gap(clip):
+    presence = np.float32([0.9, 0.08, 0.2])
+    keypoints, landmarks = clip.track.keypoints[:3].copy(), clip.track.landmarks3d[:3]
+    keypoints[0, 5:, 2] = 0.05
+    track = build_track(keypoints, landmarks, np.zeros((3, 4)), presence, 3)
+    np.testing.assert_allclose(track.confidence, [0.9, 0, 0.2])
+    np.testing.assert_allclose(track.boxes[0, :2], keypoints[0, :5, :2].min(0))
+    np.testing.assert_allclose(track.times, np.arange(3) / 30)
