@@ -20,7 +20,7 @@ from core.skeleton import JOINT_COUNT, JOINT_NAMES, KEYPOINT_NAMES
 
 BINS: dict[str, tuple[tuple[float, ...], str, float]] = {
     "view": ((45, 135), "", 1),
-    "pitch": ((-10, 10, 25), "deg down", 1),
+    "pitch": ((-10, 10, 25), "deg", 1),
     "focal": ((28, 40, 60, 100), "mm", 1),
     "occlusion": ((0.05, 0.15, 0.3, 0.5), "%", 100),
     "speed": ((0.1, 0.25, 0.5, 1.0), "m/s", 1),
