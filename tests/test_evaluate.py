@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from core.body import load_body
 from core.errors import InputError
@@ -96,6 +97,19 @@ def test_scale_error_against_a_search():
         expected = np.linalg.norm(scales[squares.argmin()] * p - t, axis=-1).mean() * 1000
         found = metrics.scale_error(torch.from_numpy(p), torch.from_numpy(t))
         assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+def test_turn_error_against_scipy():
+    """Rotation.align_vectors turns about the origin: the root. A reflection is not undone."""
+    rng = np.random.default_rng(2)
+    truth, noise = rng.normal(size=(2, 5, 24, 3))
+    predicted = (0.9 * truth + 0.3 * noise) @ Rotation.random(5, rng=3).as_matrix()
+    predicted[4] = truth[4] * [1.0, 1.0, -1.0]
+    for p, t in zip(predicted, truth):
+        turned = Rotation.align_vectors(t, p)[0].apply(p)
+        expected = np.linalg.norm(turned - t, axis=-1).mean() * 1000
+        found = metrics.turn_error(torch.from_numpy(p), torch.from_numpy(t))
+        assert expected > 100 and float(found) == pytest.approx(expected, rel=1e-6)
 
 
 def test_height_and_limb_ratios_from_the_body_s_arrays(body):

@@ -17,6 +17,7 @@ from core.evaluate.metrics import (
     root_aligned,
     rotation_angle,
     scale_error,
+    turn_error,
 )
 from core.evaluate.testset import TestClip
 from core.evaluate.trunk import left_axis, longest_run, true_flips
@@ -54,6 +55,7 @@ def measure_motion(motion: CameraMotion, clip: TestClip, body) -> dict[str, floa
     result |= {
         "mpjpe": float(mean_point_error(aligned, true_aligned).mean()),
         "scale_mpjpe": float(scale_error(aligned, true_aligned).mean()),
+        "turn_mpjpe": float(turn_error(aligned, true_aligned).mean()),
         "pa_mpjpe": float(procrustes_error(aligned, true_aligned).mean()),
         "mpvpe": float(mean_point_error(vertices - joints[:, :1], true_vertices - true_joints[:, :1]).mean()),
         "accel": float(acceleration_error(aligned, true_aligned).mean()) if n > 2 else float("nan"),

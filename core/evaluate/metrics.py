@@ -1,5 +1,5 @@
-"""Error metrics of the papers, in millimetres: MPJPE, PA-MPJPE (and with the scale alone), MPVPE, Accel; rotation
-angles in degrees.
+"""Error metrics of the papers, in millimetres: MPJPE, PA-MPJPE (and with scale or rotation alone), MPVPE, Accel;
+rotation angles in degrees.
 
 Inputs are metres; every function keeps the leading axes it is not said to reduce, so that callers weigh frames as
 they like. N frames, J joints or vertices.
@@ -27,13 +27,23 @@ def procrustes_align(predicted: Tensor, truth: Tensor) -> Tensor:
     """Similarity transform of `predicted` [..., J, 3] that fits `truth` best (rotation without reflection)."""
     mean_p, mean_t = predicted.mean(-2, keepdim=True), truth.mean(-2, keepdim=True)
     p, t = predicted - mean_p, truth - mean_t
+    R, S, D = _best_rotation(p, t)
+    scale = (S * D).sum(-1) / p.square().sum((-1, -2)).clamp_min(torch.finfo(p.dtype).tiny)
+    return scale[..., None, None] * (p @ R) + mean_t
+
+
+def _best_rotation(p: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """R [..., 3, 3] without reflection with p R nearest t [..., J, 3], the singular values of p^T t, their signs."""
     U, S, Vh = torch.linalg.svd(p.transpose(-1, -2) @ t)  # p^T t = U S Vh, R = (U D Vh)^T
     sign = torch.sign(torch.linalg.det(U @ Vh))
     D = torch.ones_like(S)
     D[..., -1] = torch.where(sign == 0, 1.0, sign)
-    R = (U * D[..., None, :]) @ Vh  # rows: p R
-    scale = (S * D).sum(-1) / p.square().sum((-1, -2)).clamp_min(torch.finfo(p.dtype).tiny)
-    return scale[..., None, None] * (p @ R) + mean_t
+    return (U * D[..., None, :]) @ Vh, S, D  # rows: p R
+
+
+def turn_error(predicted: Tensor, truth: Tensor) -> Tensor:
+    """MPJPE after the best rotation about the root per frame. Aligned [..., J, 3] twice -> [...] mm."""
+    return mean_point_error(predicted @ _best_rotation(predicted, truth)[0], truth)
 
 
 def procrustes_error(predicted: Tensor, truth: Tensor) -> Tensor:

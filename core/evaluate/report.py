@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 Method = Callable[[TestClip], CameraMotion]
 Watch = Callable[[TestClip, dict[str, CameraMotion]], None]
-COLUMNS = ("mpjpe", "scale_mpjpe", "pa_mpjpe", "mpvpe", "accel", "angle_deg", "height_mm", "limb_ratio_pct",
-           "keypoint_mm", "keypoint_pa_mm", "keypoint_accel", "flipped_pct", "longest_flip", "sideways_mm",
-           "depth_wobble", "covered", "fps", "failed")  # fmt: skip
+COLUMNS = ("mpjpe", "scale_mpjpe", "turn_mpjpe", "pa_mpjpe", "mpvpe", "accel", "angle_deg", "height_mm",
+           "limb_ratio_pct", "keypoint_mm", "keypoint_pa_mm", "keypoint_accel", "flipped_pct", "longest_flip",
+           "sideways_mm", "depth_wobble", "covered", "fps", "failed")  # fmt: skip
 WORST = ("longest_flip",)
 """Columns that tell the largest value of all clips, not their mean."""
 
