@@ -27,7 +27,7 @@ class BatchOptions:
     formats: tuple[str, ...] = ("fbx", "npz")
     mode: str = "ARMATURE"
     jobs: int = 1
-    method: str = "fit"
+    method: str = protocol.DEFAULT_METHOD
     quality: str = "standard"
     refine: bool = protocol.REFINES_BY_DEFAULT
     device: str = "auto"
@@ -78,7 +78,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--formats", default="fbx,npz", metavar="LIST", help=f"any of {','.join(FORMATS)} (default fbx,npz)")
     add("--mode", default="armature", choices=[m.lower() for m in MODES], help="how motion is written")
     add("--jobs", type=int, default=1, metavar="N", help="clips at the same time, each in its own Blender")
-    add("--method", default="fit", help="recovery method (default fit)")
+    add("--method", default=protocol.DEFAULT_METHOD, help=f"hyperbolic or fit (default {protocol.DEFAULT_METHOD})")
     add("--quality", default="standard", choices=QUALITIES, help="draft is faster, high is calmer (default standard)")
     refining = argparse.BooleanOptionalAction
     word = "--refine" if protocol.REFINES_BY_DEFAULT else "--no-refine"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .engine_process import clean_environment
 from .errors import EngineMissingError
+from .wire import protocol
 
 PYTHON_MINIMUM = (3, 11)
 PROBE_SECONDS = 60.0
@@ -68,6 +69,12 @@ def available_methods(root: Path | None = None) -> list[tuple[str, str, str, int
         for number, (name, (label, description, file)) in enumerate(METHODS.items())
         if not file or (weights / file).is_file()
     ]
+
+
+def default_method(methods: list[tuple[str, str, str, int]]) -> str:
+    """Return the name of the usual method among these items, or of the first where it is missing."""
+    names = [item[0] for item in methods]
+    return protocol.DEFAULT_METHOD if protocol.DEFAULT_METHOD in names else names[0]
 
 
 def package_name(requirement: str) -> str:

@@ -13,9 +13,10 @@ from bpy.props import (
     StringProperty,
 )
 
-from .engine_env import available_methods
+from .engine_env import available_methods, default_method
 from .wire import protocol
 
+METHODS = available_methods()
 PEOPLE = (
     ("all", "Everyone", "Recover every person that is found", 0),
     ("ask", "Let Me Choose", "Find people first, then wait for your choice in the People list", 1),
@@ -68,7 +69,7 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
         name="Last", description="Last frame of the clip to recover", default=1, min=1, update=_keep_order
     )
     method: EnumProperty(
-        name="Method", description="How the body is recovered", items=available_methods(), default="fit"
+        name="Method", description="How the body is recovered", items=METHODS, default=default_method(METHODS)
     )
     people: EnumProperty(name="People", description="Who is recovered", items=PEOPLE, default="all")
     quality: EnumProperty(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.device import DEVICES
 from core.errors import InputError
-from core.protocol import REFINES_BY_DEFAULT
+from core.protocol import DEFAULT_METHOD, REFINES_BY_DEFAULT
 
 MAX_PEOPLE = 32
 FULL_FRAME_WIDTH_MM = 36.0
@@ -19,7 +19,7 @@ QUALITIES = ("draft", "standard", "high")
 class JobOptions:
     """Options of one job. InputError on construction if one is wrong."""
 
-    method: str = "fit"
+    method: str = DEFAULT_METHOD
     """A key of core.recover.METHODS."""
     quality: str = "standard"
     """"draft" looks at every second frame and fills in the others; "high" reads everybody twice, once mirrored."""

@@ -33,6 +33,8 @@ MAX_ARRAYS = 16
 MAX_DIMENSIONS = 4
 TOKEN_VARIABLE = "HYPER_MOCAP_TOKEN"
 """Environment variable that carries the token to the engine; it never appears in a command line."""
+DEFAULT_METHOD = "hyperbolic"
+"""The recovery method where nothing else is asked for."""
 REFINES_BY_DEFAULT = True
 """Whether a job refines a network's motion to the footage where its options do not say."""
 REFINABLE_METHODS = frozenset({"hyperbolic"})

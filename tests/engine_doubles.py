@@ -148,8 +148,8 @@ class FakeStages(Stages):
 
     def recoverer(self, method, *, refine):
         self.refine = refine
-        if method != "fit":
-            raise InputError(f"Unknown method {method!r}: use one of fit")
+        if method not in ("fit", "hyperbolic"):
+            raise InputError(f"Unknown method {method!r}: use one of fit, hyperbolic")
         return self._recover
 
     def _recover(self, track, camera, body, *, device, on_frames, should_stop, on_progress):

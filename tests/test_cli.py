@@ -195,7 +195,7 @@ def test_interrupting_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
 
     process = start(0.01)
     cache, end = tmp_path / "out" / ".hyper_mocap_cache", time.monotonic() + 20
-    while not list(cache.glob("*/fit_0-*")):
+    while not list(cache.glob("*/*_0-*")):
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -25,7 +25,7 @@ def video(tmp_path):
         ({"focal_px": 900.0}, True, True),
         ({"start": 1.0}, True, True),
         ({"method": "m"}, True, True),
-        ({"refine": not REFINES_BY_DEFAULT}, False, False),
+        ({"refine": not REFINES_BY_DEFAULT}, True, True),
         ({"max_people": 2}, True, True),
         ({"quality": "high"}, True, True),
         ({"person": 1}, False, True),

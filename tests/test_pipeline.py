@@ -14,6 +14,7 @@ from core import pipeline, result, stream
 from core.errors import InputError, NoPersonError, OutputError
 from core.options import JobOptions
 from core.protocol import (
+    DEFAULT_METHOD,
     REFINABLE_METHODS,
     Body,
     Done,
@@ -154,7 +155,7 @@ def test_values_reach_sink_and_file(video, tmp_path):
     np.testing.assert_array_equal(motion.keypoints2d[:, 3, 0], frames)
     assert motion.extra["fps"] == pytest.approx(25.0) and motion.extra["body"] == "double"
     assert motion.extra["video"] == video.name and motion.extra["job_quality"] == "standard"
-    assert motion.method == "fit" and motion.vertices_cam is None
+    assert motion.method == DEFAULT_METHOD and motion.vertices_cam is None
 
 
 def test_the_quality_reaches_perception_and_the_record(video, tmp_path):
@@ -384,7 +385,7 @@ def test_another_job_does_not_use_the_cache(video, tmp_path, change):
 def test_damaged_cache_is_ignored(video, tmp_path, caplog):
     stages = FakeStages()
     run(video, tmp_path / "out", stages, should_stop=lambda: len(stages.recovered) >= 4)
-    chunks = sorted((tmp_path / "out" / ".hyper_mocap_cache").glob("*/fit_0-*.npz"))
+    chunks = sorted((tmp_path / "out" / ".hyper_mocap_cache").glob("*/*_0-*.npz"))
     assert len(chunks) == 4
     data = bytearray(chunks[2].read_bytes())
     data[len(data) // 2] ^= 0xFF

@@ -19,7 +19,7 @@ from core.cli.console import Console, duration
 from core.errors import HyperMocapError, InputError
 from core.finished import finished_results
 from core.options import QUALITIES, JobOptions
-from core.protocol import REFINES_BY_DEFAULT, Done, Message, Progress
+from core.protocol import DEFAULT_METHOD, REFINES_BY_DEFAULT, Done, Message, Progress
 from core.result import AtomicFile, ensure_writable, explain_output_errors, stem_of
 from core.version import VERSION
 
@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video file, folder of images, or shot_%%04d.png")
     parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder of the result files")
-    parser.add_argument("--method", default="fit", help="recovery method (default: fit)")
+    parser.add_argument(
+        "--method", default=DEFAULT_METHOD, help=f"recovery method: hyperbolic or fit (default: {DEFAULT_METHOD})"
+    )
     parser.add_argument(
         "--quality", default="standard", choices=QUALITIES, help="draft is faster, high is calmer (default: standard)"
     )

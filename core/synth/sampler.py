@@ -24,6 +24,14 @@ UPPER_BODY = tuple(
     any(part in name for part in ("spine", "neck", "head", "collar", "shoulder", "elbow", "wrist", "hand"))
     for name in JOINT_NAMES
 )
+LIMBS = tuple(
+    tuple(JOINT_NAMES.index(name) for name in names)
+    for names in (
+        ("neck", "head"),
+        *((f"{s}_collar", f"{s}_shoulder", f"{s}_elbow", f"{s}_wrist", f"{s}_hand") for s in ("left", "right")),
+        *((f"{s}_hip", f"{s}_knee", f"{s}_ankle", f"{s}_foot") for s in ("left", "right")),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,8 @@ class SamplerConfig:
     mirrored: float = 0.5
     mixed: float = 0.25
     """Share of clips whose upper body comes from another clip."""
+    in_parts: float = 0.0
+    """Share of clips whose head, arms and legs each come from one of three clips."""
     wobbled: float = 0.3
     """Share of clips whose joints all sway slowly about the recorded motion, for poses that nobody recorded."""
     wobble_deg: float = 8.0
@@ -137,7 +147,8 @@ class MotionSampler:
         other, _, other_clip, _, _ = self._play(B, T, speed, generator)
         other, _ = self._mirror(other, pelvis, self._uniform(generator, B) < c.mirrored)
         quats = torch.where((mixed[:, None] & self.upper)[:, None, :, None], other, quats)
-
+        if c.in_parts > 0:
+            quats = self._in_parts(quats, other, pelvis, speed, generator)
         rotmats = quaternion_to_matrix(quats)
         if c.wobbled > 0:
             rotmats = rotmats @ self._wobble(B, T, generator)
@@ -153,6 +164,24 @@ class MotionSampler:
         pelvis = pelvis * (self.legs(betas) / self.leg_length)[:, None, None]
         source = torch.where(mixed, self.clip_number[other_clip], torch.full_like(other_clip, -1))
         return Motions(rotmats, pelvis, betas, self.clip_number[clip], source, start, speed, mirrored)
+
+    def _in_parts(
+        self, quats: Tensor, other: Tensor, pelvis: Tensor, speed: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Limbs from the clip itself, from `other` or from a third one, for poses that nobody recorded."""
+        B, T = quats.shape[:2]
+        third, *_ = self._play(B, T, speed, generator)
+        third, _ = self._mirror(third, pelvis, self._uniform(generator, B) < self.config.mirrored)
+        happens = self._uniform(generator, B) < self.config.in_parts
+        source = (self._uniform(generator, B, len(LIMBS)) * 3).long()
+        source = torch.where(happens[:, None], source, torch.zeros_like(source))
+        for i, joints in enumerate(LIMBS):
+            of_limb = torch.zeros(24, dtype=torch.bool, device=self.device)
+            of_limb[list(joints)] = True
+            for number, donor in ((1, other), (2, third)):
+                taken = (source[:, i] == number)[:, None] & of_limb
+                quats = torch.where(taken[:, None, :, None], donor, quats)
+        return quats
 
     def _wobble(self, B: int, T: int, generator: torch.Generator) -> Tensor:
         """Small slow rotations [B, T, 24, 3, 3] of all joints but the root and the hands; none in most clips."""

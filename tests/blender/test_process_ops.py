@@ -74,10 +74,11 @@ def test_the_panel_offers_the_qualities_and_the_job_gets_the_choice(addon) -> No
     assert collect_job_options(settings, None)["quality"] == "standard"
     settings.quality = "high"
     assert collect_job_options(settings, None)["quality"] == "high"
+    settings.method = "fit"
     layout = Layout()
     panel = SimpleNamespace(layout=layout, _draw_engine=lambda *_: None)
     HYPER_MOCAP_PT_recover.draw(panel, bpy.context)
-    assert "refine" not in layout.drawn  # the method is "fit"
+    assert "refine" not in layout.drawn
     assert layout.drawn.index("people") < layout.drawn.index("quality") < layout.drawn.index("mode")
 
 
