@@ -47,6 +47,8 @@ def test_keys_follow_refining_where_the_method_can_be_refined(video):
     on, off = (JobOptions(method="hyperbolic", refine=refine) for refine in (True, False))
     assert cache_key(video, on) != cache_key(video, off)
     assert result_key(video, on) != result_key(video, off)
+    on, off = (JobOptions(method="fit", refine=refine) for refine in (True, False))
+    assert cache_key(video, on) == cache_key(video, off) and result_key(video, on) == result_key(video, off)
 
 
 def test_keys_follow_the_content_of_the_body_file(video, tmp_path):

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from stick_body import build_stick_body
 
 from core.records import CameraMotion
-from core.recover.anchor import bone_directions
+from core.recover.anchor import bone_directions, keypoints_of
 from core.recover.chain import ACTIVE, build_chain, shape_chain
 from core.recover.evidence import read_evidence
 from core.recover.prior import load_prior
@@ -92,7 +92,6 @@ def test_a_wrong_motion_meets_the_picture_and_comes_nearer_the_truth(scene, refi
 
 
 def test_the_detector_s_landmarks_do_not_matter(scene, refined):
-    """Within what leaves left and right as they are: those are settled by the landmarks as well."""
     truth, track, motion = scene
     generator = np.random.default_rng(5)
     hips = truth.keypoints[:, 15:17].mean(1, keepdims=True)
@@ -108,8 +107,11 @@ def test_the_detector_s_landmarks_do_not_matter(scene, refined):
 def test_bones_point_as_plain_skinning_has_them(scene):
     _, _, motion = scene
     shaped = shape_chain(build_chain(BODY), torch.zeros(10, dtype=torch.float64))
-    found = bone_directions(shaped, torch.from_numpy(motion.rotmats).double())
+    rotmats, trans = (torch.from_numpy(a).double() for a in (motion.rotmats, motion.trans))
+    seen = keypoints_of(shaped, rotmats, trans)
     _, points = posed(motion)
+    np.testing.assert_allclose(seen, points, atol=1e-6)
+    found = bone_directions(seen)
     for pair, (first, second) in enumerate(PAIRS):
         bone = points[:, second] - points[:, first]
         np.testing.assert_allclose(found[:, pair], bone / np.linalg.norm(bone, axis=-1, keepdims=True), atol=1e-6)
@@ -139,6 +141,16 @@ def test_stopping_keeps_the_windows_that_are_done(scene, refined):
     )
     assert len(stopped) == len(refined[1][0]) < COUNT
     np.testing.assert_array_equal(stopped.rotmats, refined[0].rotmats[: len(stopped)])
+
+
+def test_exchanged_sides_are_undone_by_the_motion(scene, refined):
+    """Also for half of the clip, which no comparison of frames could call the exchanged half."""
+    _, track, motion = scene
+    keypoints = track.keypoints.copy()
+    keypoints[20:60] = keypoints[20:60][:, list(KEYPOINT_MIRROR)]
+    again = refine(replace(track, keypoints=keypoints), CAMERA, BODY, motion, options=SHORT)
+    np.testing.assert_allclose(again.rotmats, refined[0].rotmats, atol=0.02)
+    np.testing.assert_allclose(again.trans, refined[0].trans, atol=5e-3)
 
 
 def test_settling_the_sides_stops_as_well(scene):

@@ -47,7 +47,7 @@ def build(scene, name, rotmats, trans):
     elif name == "straight":
         terms.add_straight(equations, vectors, slopes, SIGMAS)
     elif name == "anchor":
-        anchor = Anchor(scene[2].flip(0), scene[3].flip(0) + 1, 2.0, sigma=0.8, place=0.5)
+        anchor = Anchor(scene[2].flip(0), scene[3].flip(0) + 1, 2.0, place=0.5)
         add_anchor(equations, rotmats, trans, anchor)
     elif name == "planting":
         terms.add_planting(equations, posed, differentiate_points(shaped, posed, ACTIVE), evidence, SIGMAS)

@@ -220,6 +220,8 @@ def solve_windows(
             (graduated(options.sigmas, 3.0), options.coarse_iterations),
             (options.sigmas, options.iterations),
         ):
+            if not iterations:
+                continue
             solution = solve_motion(
                 shaped, evidence[span], R, t, prior, sigmas,
                 iterations=iterations, fixed=fixed, anchor=part, should_stop=should_stop,

@@ -88,6 +88,24 @@ def settle_sides(
     return exchange_sides(evidence, exchanged, costs.belief), exchanged
 
 
+def match_sides(evidence: Evidence, points: Tensor) -> Evidence:
+    """Evidence with sides exchanged in the frames where that brings it nearer the keypoints [N, K, 3] m of a motion.
+
+    For the motion of a network, which has read more of left and right from the keypoints than a comparison of frames
+    can.
+    """
+    seen = points[..., :2] / points[..., 2:].clamp_min(0.1)
+    costs, mirror = SideCosts(), list(KEYPOINT_MIRROR)
+
+    def disagreement(rays: Tensor, confidence: Tensor) -> Tensor:
+        off = (rays - seen).square().sum(-1) * points[..., 2].square() / costs.jump_2d**2
+        return (off.clamp_max(costs.cap) * confidence).sum(1)
+
+    as_is = disagreement(evidence.rays, evidence.confidence)
+    exchanged = disagreement(evidence.rays[:, mirror], evidence.confidence[:, mirror]) < as_is
+    return exchange_sides(evidence, exchanged, costs.belief) if exchanged.any() else evidence
+
+
 def _best_sequence(evidence: Evidence, trans: Tensor, costs: SideCosts, should_stop: Callable[[], bool]) -> Tensor:
     """Viterbi over the last MEMORY decisions: [N] bool, for frames that are all usable."""
     N, states = len(evidence), 2**MEMORY
