@@ -182,7 +182,7 @@ def test_refining_the_truth_stays_at_it(clean):
         betas=np.zeros(10, np.float32),
     )
     refined = refine(track, CAMERA, BODY, given, options=SHORT)
-    assert root_error(refined, truth) < 0.02
+    assert root_error(refined, truth) < 0.03  # of 4.5 m; the picture says little of depth
 
 
 def test_refining_moves_a_motion_to_the_picture(clean):
