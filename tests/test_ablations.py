@@ -30,7 +30,12 @@ def test_without_a_lifter_it_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_finished_variants_are_read_and_averaged(tmp_path: Path, monkeypatch) -> None:
     trained = []
-    monkeypatch.setattr(ablations, "train", lambda options: trained.append(options))
+
+    def train(options: TrainOptions) -> None:
+        options.out.mkdir()
+        trained.append(options)
+
+    monkeypatch.setattr(ablations, "train", train)
     monkeypatch.setattr(
         ablations, "measure", lambda *_: {"mpjpe": 80.0 + len(trained), "pa": 50.0, "mpvpe": 90.0, "accel": 5.0}
     )
