@@ -236,6 +236,7 @@ def shards(tmp_path, body):
         "motion": np.array(["walk", "run"]),
         "motion_start": np.zeros(2, np.float32),
         "speed": np.ones(2, np.float32),
+        "spacing": np.ones(2, np.int32),
         "is_mirrored": np.zeros(2, bool),
         "split": np.array(["test", "test"]),
         "betas": np.stack([c.betas.numpy() for c in clips]),

@@ -15,7 +15,7 @@ from stick_body import build_stick_body
 from core.records import CameraMotion
 from core.recover.anchor import bone_directions, keypoints_of
 from core.recover.chain import ACTIVE, build_chain, shape_chain
-from core.recover.evidence import read_evidence
+from core.recover.evidence import DOUBTED_CONFIDENCE, read_evidence
 from core.recover.prior import load_prior
 from core.recover.refine import AFTER_NETWORK, FADE_S, carry_on, refine
 from core.recover.sides import settle_sides
@@ -151,6 +151,36 @@ def test_exchanged_sides_are_undone_by_the_motion(scene, refined):
     again = refine(replace(track, keypoints=keypoints), CAMERA, BODY, motion, options=SHORT)
     np.testing.assert_allclose(again.rotmats, refined[0].rotmats, atol=0.02)
     np.testing.assert_allclose(again.trans, refined[0].trans, atol=5e-3)
+
+
+def test_doubtful_keypoints_count_by_the_square_of_their_confidence(scene, monkeypatch):
+    _, track, motion = scene
+    hands = slice(7, 15)  # wrists and fingers: feet say more than where they are
+
+    def with_weight(weight):
+        keypoints = track.keypoints.copy()
+        keypoints[:, hands, 0] += 40
+        keypoints[:, hands, 2] = DOUBTED_CONFIDENCE + (1 - DOUBTED_CONFIDENCE) * weight
+        return refine(replace(track, keypoints=keypoints), CAMERA, BODY, motion, options=SHORT).rotmats
+
+    squared, linear = with_weight(0.4), with_weight(0.16)
+    assert np.abs(squared - linear).max() > 0.03
+    monkeypatch.setattr("core.recover.refine.DOUBT", 1)
+    np.testing.assert_allclose(squared, with_weight(0.16), atol=0.01)
+
+
+def test_unseen_frames_stay_where_the_motion_has_them(scene):
+    """Who is seen moving, then no more, does not fly on where the motion stands still."""
+    truth, track, _ = scene
+    last = 25
+    confidence, keypoints = track.confidence.copy(), track.keypoints.copy()
+    confidence[last:], keypoints[last:] = 0, 0
+    trans = truth.trans.copy()
+    trans[last:] = trans[last]
+    motion = replace(scene[2], rotmats=truth.rotmats.astype(np.float32), trans=trans.astype(np.float32))
+    unseen = replace(track, confidence=confidence, keypoints=keypoints)
+    found = refine(unseen, CAMERA, BODY, motion, options=replace(SHORT, window_s=20.0))
+    assert np.linalg.norm(found.trans[-10:] - trans[-10:], axis=-1).max() < 0.12
 
 
 def test_settling_the_sides_stops_as_well(scene):

@@ -161,7 +161,7 @@ def test_clothes_lie_where_they_should(body):
 
 
 def test_dataset_is_deterministic_resumable_and_whole(tmp_path, body, detector):
-    config = DatasetConfig(frames=16, clip_frames=4, batch=2, seed=5, chunk=2)
+    config = DatasetConfig(frames=16, clip_frames=4, spacing=2, batch=2, seed=5, chunk=2)
     assert config.shards == 2
     bank = small_bank()
     first = make_dataset(tmp_path / "a", bank, body, detector, config=config)
@@ -184,6 +184,7 @@ def test_dataset_is_deterministic_resumable_and_whole(tmp_path, body, detector):
     assert list(read_shards(tmp_path / "a", split="test")) == []
     for clip in clips_of(shard):
         assert clip["keypoints"].shape == (4, 25, 3) and clip["embedding"].shape == (4, 1152)
+        assert clip["spacing"] == 2 and 1.2 <= clip["speed"] <= 3.0
         assert clip["restarted"][0] and np.isfinite(clip["landmarks3d"]).all()
         rotmats = quaternion_to_matrix(torch.from_numpy(clip["quats"]).float())
         points = body.keypoints(rotmats, torch.from_numpy(clip["betas"])[None], torch.from_numpy(clip["trans"]))
@@ -200,6 +201,18 @@ def test_seeds_of_shards_and_splits_differ():
     configs = [DatasetConfig(seed=s, split=p) for s in (0, 1) for p in ("train", "validation", "test")]
     seeds = [shard_seed(c, n) for c in configs for n in range(3)]
     assert len(set(seeds)) == len(seeds)
+
+
+def test_shards_without_a_spacing_have_thirty_frames_a_second(tmp_path, body, detector):
+    config = DatasetConfig(frames=2, clip_frames=2, batch=1, spacing=3)
+    (path,) = make_dataset(tmp_path, small_bank(), body, detector, config=config)
+    arrays = read_shard(path)
+    assert arrays.pop("spacing").tolist() == [3]
+    np.savez(path, version=np.int32(1), **arrays)
+    assert read_shard(path)["spacing"].tolist() == [1]
+    np.savez(path, version=np.int32(9), **arrays)
+    with pytest.raises(InputError, match="another version"):
+        read_shard(path)
 
 
 def test_a_broken_shard_is_refused(tmp_path):

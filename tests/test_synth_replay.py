@@ -56,6 +56,7 @@ def recording(body, *, swapped: bool, seen: bool = True) -> dict[str, np.ndarray
     return arrays | clip | {
         "clip_start": np.array([0, T], np.int32),
         "clip_len": np.array([T, T], np.int32),
+        "spacing": np.ones(2, np.int32),
         "betas": betas.numpy(),
         "camera": camera.numpy(),
         "size": np.array([[1000, 800]] * 2, np.int32),
@@ -75,6 +76,18 @@ def test_errors_come_back_on_other_motions(body, swapped):
     np.testing.assert_allclose(np.abs(off), np.broadcast_to(np.abs(SHIFT), off.shape), atol=2e-3)
     assert 0.1 < is_mirrored.mean() < 0.9  # some as recorded, some in a mirror
     np.testing.assert_allclose(batch.keypoints[..., 2].numpy(), 0.7, atol=1e-3)
+
+
+def test_recordings_of_fewer_frames_are_played_at_their_speed(body):
+    shard = recording(body, swapped=False)
+    shard["keypoints"][:, :, 2] = np.arange(2 * T)[:, None] / (2 * T)
+    recorded = RecordedErrors(body)
+    recorded.add(shard | {"spacing": np.array([3, 1], np.int32)})
+    assert recorded.length.tolist() == [3 * T, T]
+    slow = recorded.frames["confidence"][: 3 * T, 0].numpy() * 2 * T
+    wanted = np.minimum(np.arange(3 * T) / 3, T - 1)
+    np.testing.assert_allclose(slow, wanted, atol=1e-4)
+    assert not recorded.frames["whole"].any() and recorded.frames["present"].all()
 
 
 def test_people_nobody_saw_stay_unseen(body):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import sys
 import time
 from dataclasses import replace
@@ -29,7 +28,7 @@ from core.train.objective import MeshObjective, Truth, lift_loss
 from core.train.progress import History, draw_history
 from core.train.rendering import Renderer, RenderJob
 from core.train.shards import ShardBank
-from core.train.sources import drop, mixed, thinned
+from core.train.sources import drop, mixed
 from core.train.trainer import MovingAverage, StageTrainer, learning_rate
 
 STILL = Variation(mirrored=0, keypoint_noise=0, landmark_noise=0, size_noise=0, limb_gap=0)
@@ -192,15 +191,32 @@ def test_shard_windows_are_the_frames_of_one_clip():
 
 def test_thinned_batches_keep_frames_that_belong_together():
     batch = a_batch(2, 11)
+    generated = SimpleNamespace(sample=lambda n, window, with_features: batch)
+    draw = mixed(generated, None, counts=(2, 0), window=11, kept=4, draw_ahead=1, with_features=True,
+                 landmark_dropout=0.0, feature_dropout=0.0, variation=STILL, seed=0, device="cpu")  # fmt: skip
     steps = set()
-    for seed in range(20):
-        few = thinned(batch, 4, random.Random(seed))
+    for _ in range(20):
+        few = draw()
         places = [batch.frames[0].tolist().index(t) for t in few.frames[0].tolist()]
         steps |= set(np.diff(places))
         torch.testing.assert_close(few.keypoints, batch.keypoints[:, places])
         torch.testing.assert_close(few.rotmats, batch.rotmats[:, places])
-        assert few.betas is batch.betas and few.size is batch.size
+        torch.testing.assert_close(few.betas, batch.betas, rtol=0, atol=0)
     assert steps == {1, 3}
+
+
+def test_clips_of_fewer_frames_a_second_keep_their_times():
+    shard = a_shard() | {"spacing": np.array([1, 2, 2], np.int32)}
+    bank = ShardBank([shard], device="cpu")
+    batch = bank.windows(torch.tensor([0, 2]), torch.tensor([1, 1]), 3, step=2)
+    np.testing.assert_array_equal(batch.frames.numpy(), [[0, 2, 4], [0, 2, 4]])
+    np.testing.assert_array_equal(batch.keypoints[0].numpy(), shard["keypoints"][[1, 3, 5]])  # every second of 30
+    np.testing.assert_array_equal(batch.keypoints[1].numpy(), shard["keypoints"][[10, 11, 12]])  # all of 15
+    close = bank.windows(torch.tensor([0, 2]), torch.tensor([1, 1]), 3)
+    np.testing.assert_array_equal(close.frames.numpy(), [[0, 1, 2], [0, 2, 4]])
+    for _ in range(30):
+        times = bank.sample(4, 3, step=2).frames
+        assert (times[:, 0] == 0).all() and times.max() <= 4
 
 
 def test_mixing_fills_the_place_of_a_missing_source():

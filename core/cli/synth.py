@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mocap", metavar="NPZ", help="source motion file (bank)")
     parser.add_argument("--frames", type=int, default=150_000, help="at least this many (clips)")
     parser.add_argument("--clip-frames", type=int, default=96, help="length of a clip (clips)")
+    parser.add_argument("--spacing", type=int, default=1, help="thirtieths of a second from frame to frame (clips)")
     parser.add_argument("--batch", type=int, help="clips in lockstep, one file (clips; default 256, 8 on the CPU)")
     parser.add_argument("--split", choices=SPLITS, default="train", help="whose motion (clips)")
     parser.add_argument(
@@ -96,6 +97,7 @@ def _clips(args: argparse.Namespace) -> int:
         conditions=args.conditions,
         frames=args.frames,
         clip_frames=args.clip_frames,
+        spacing=args.spacing,
         batch=args.batch or (256 if is_gpu else 8),
         seed=args.seed,
         supersample=args.supersample,
@@ -131,7 +133,7 @@ def _noise(args: argparse.Namespace) -> int:
         raise InputError("noise needs --shards DIR, a folder of rendered clips")
     body, clips = load_body(), []
     for shard in read_shards(args.shards, split=args.split):
-        clips += measure(shard, body)
+        clips += [clip for clip in measure(shard, body) if clip.spacing == 1]
     if not clips:
         raise InputError(f"{args.shards} holds no clips of the split {args.split}")
     out = Path(args.out) if args.out else PARAMETERS_FILE.parent

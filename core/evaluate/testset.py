@@ -6,7 +6,7 @@ Both come from the mocap subjects of one split; the test split is never trained 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,7 @@ def rendered_clips(
             width, height = (int(v) for v in clip["size"])
             presence = clip["presence"].astype(np.float32)
             track = build_track(clip["keypoints"], clip["landmarks3d"], clip["embedding"], presence, n)
+            track = replace(track, times=track.times * int(clip["spacing"]))
             focal = float(clip["camera"][0]) if told_focal else None
             yield TestClip(
                 name=f"{clip['subject']} {clip['motion']}",

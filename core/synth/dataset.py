@@ -36,6 +36,8 @@ LOST_SHIFT = 0.6
 """A crop whose centre is off the person by more than this share of its side has lost them."""
 RESTART_ERROR = (0.04, 0.1, 0.15)
 """Deviations of a crop taken from the truth: place and log size as shares of the side, angle in radians."""
+NEW_POSES = {"in_parts": 0.35, "wobbled": 0.4, "wobble_deg": 12.0}
+"""Limbs of several clips on one body, and sway: the motion bank is small."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class DatasetConfig:
     frames: int = 150_000
     """At least this many are made, in whole batches."""
     clip_frames: int = 96
+    spacing: int = 1
+    """Thirtieths of a second from frame to frame: fewer frames show more motion, people and cameras."""
     batch: int = 256
     """Clips in lockstep, one shard."""
     seed: int = 0
@@ -61,12 +65,13 @@ class DatasetConfig:
         return -(-self.frames // (self.clip_frames * self.batch))
 
 
-def sampler_config(split: str, frames: int) -> SamplerConfig:
+def sampler_config(split: str, frames: int, spacing: int = 1) -> SamplerConfig:
     """Training motion is varied by every means; held-out motion is shown as it was recorded."""
     if split == "train":
-        return SamplerConfig(frames=frames)
+        slowest, fastest = SamplerConfig().speed
+        return SamplerConfig(frames=frames, speed=(slowest * spacing, fastest * spacing), **NEW_POSES)
     plain = {"mirrored": 0.0, "mixed": 0.0, "wobbled": 0.0, "tilt_deg": 0.0}
-    return SamplerConfig(frames=frames, speed=(1.0, 1.0), beta_deviation=1.0, **plain)
+    return SamplerConfig(frames=frames, speed=(float(spacing),) * 2, beta_deviation=1.0, **plain)
 
 
 def make_dataset(
@@ -89,7 +94,11 @@ def make_dataset(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     motions = MotionSampler(
-        bank, body, split=config.split, config=sampler_config(config.split, config.clip_frames), device=device
+        bank,
+        body,
+        split=config.split,
+        config=sampler_config(config.split, config.clip_frames, config.spacing),
+        device=device,
     )
     numbers = range(worker, config.shards, workers)
     total = len(numbers) * config.batch * config.clip_frames
@@ -242,6 +251,7 @@ def _arrays(
         "motion": np.array(names),
         "motion_start": m.start.float().cpu().numpy(),
         "speed": m.speed.float().cpu().numpy(),
+        "spacing": np.full(B, config.spacing, np.int32),
         "is_mirrored": m.is_mirrored.cpu().numpy(),
         "split": np.array([config.split] * B),
         "betas": m.betas.float().cpu().numpy(),

@@ -15,7 +15,8 @@ import numpy as np
 
 from core.errors import InputError
 
-VERSION = 1
+VERSION = 2
+"""1 had no `spacing`."""
 
 FRAME_FIELDS: dict[str, tuple[str, tuple[int | str, ...], str]] = {
     "quats": ("float16", (24, 4), "local rotations w x y z, w >= 0, the root's in the camera frame; renormalise"),
@@ -34,11 +35,12 @@ FRAME_FIELDS: dict[str, tuple[str, tuple[int | str, ...], str]] = {
 
 CLIP_FIELDS: dict[str, tuple[str, tuple[int, ...], str]] = {
     "clip_start": ("int32", (), "first frame of the clip along N"),
-    "clip_len": ("int32", (), "frames in the clip, 30 per second"),
+    "clip_len": ("int32", (), "frames in the clip"),
     "subject": ("str", (), "mocap subject"),
     "motion": ("str", (), "mocap clip, `+name` added where the upper body comes from another clip"),
     "motion_start": ("float32", (), "first source frame"),
     "speed": ("float32", (), "source frames per frame"),
+    "spacing": ("int32", (), "thirtieths of a second from frame to frame"),
     "is_mirrored": ("bool", (), "left and right exchanged"),
     "split": ("str", (), "train, validation or test"),
     "betas": ("float32", (10,), "body shape"),
@@ -66,7 +68,10 @@ def read_shard(path: str | Path) -> dict[str, np.ndarray]:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a shard of training clips: {error}") from error
-    if arrays.pop("version", None) != VERSION:
+    version = arrays.pop("version", None)
+    if version == 1:
+        arrays["spacing"] = np.ones(len(arrays["clip_len"]), np.int32)
+    elif version != VERSION:
         raise InputError(f"{path} was written by another version of the generator; make it again")
     _check(arrays, str(path))
     return arrays

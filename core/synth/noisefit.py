@@ -76,6 +76,8 @@ class Errors:
     landmarks3d: Tensor
     truth3d: Tensor
     """[T, K, 3] metres, hip-centred, as seen through the crop; truth on the detector's sides."""
+    spacing: int
+    """Thirtieths of a second from frame to frame."""
     standard: float
     """Factor that brings this person to average size."""
 
@@ -128,6 +130,7 @@ def _measure_clip(clip: dict[str, np.ndarray], body: Body) -> Errors:
         metres=side / float(clip["camera"][0]) * hips[:, 2],
         landmarks3d=X - middle[:, None],
         truth3d=truth3d,
+        spacing=int(clip.get("spacing", 1)),
         standard=legs_of[0] / legs_of[1],
     )
 

@@ -7,6 +7,8 @@ is chosen that shows the body from about the same side. B sequences, T frames, K
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ from core.synth.noise import (
     hold_in_gaps,
     view_turn,
 )
-from core.synth.noisefit import measure
+from core.synth.noisefit import Errors, measure
 
 CANDIDATES = 48
 """Recorded windows drawn for each sequence; the one most alike is taken."""
@@ -48,7 +50,7 @@ class RecordedErrors:
     @torch.no_grad()
     def add(self, shard: dict[str, np.ndarray]) -> None:
         """Take in the errors of all clips of a shard (see format.py)."""
-        clips = measure(shard, self.body)
+        clips = [_at_full_rate(clip) for clip in measure(shard, self.body)]
         new = {
             "error": torch.cat([c.error for c in clips]),
             "residual3d": torch.cat([c.landmarks3d - c.truth3d * c.standard for c in clips]),
@@ -112,6 +114,22 @@ class RecordedErrors:
         clip, first = clip.gather(1, best), first.gather(1, best)  # [B, 1]
         at = (first + torch.arange(T, device=self.device)).minimum(self.length[clip] - 1)
         return self.start[clip] + at
+
+
+def _at_full_rate(clip: Errors) -> Errors:
+    """The clip with its frames repeated to 30 a second; errors in between are interpolated where the sides agree."""
+    n = clip.spacing
+    if n == 1:
+        return clip
+    values = {f.name: getattr(clip, f.name) for f in fields(clip)}
+    full = {k: v.repeat_interleave(n, 0) if isinstance(v, Tensor) else v for k, v in values.items()}
+    same = (clip.whole[1:] == clip.whole[:-1]) & (clip.pairs[1:] == clip.pairs[:-1]).all(-1)
+    for name in ("error", "landmarks3d", "truth3d", "confidence"):
+        frames = values[name]
+        step = (frames[1:] - frames[:-1]) * same.view(-1, *[1] * (frames.dim() - 1))
+        for i in range(1, n):
+            full[name][i:-n:n] += step * (i / n)
+    return Errors(**full | {"spacing": 1})
 
 
 def _mirrored(values: Tensor, is_mirrored: Tensor, sides: Tensor, *, is_place: bool = True) -> Tensor:

@@ -37,6 +37,7 @@ class ShardBank:
         starts = torch.from_numpy(shard["clip_start"].astype(np.int64)) + self.frame_count
         clips = {"clip_start": starts, "clip_len": torch.from_numpy(shard["clip_len"].astype(np.int64))}
         clips |= {name: torch.from_numpy(shard[name].astype(np.float32)) for name in ("betas", "camera", "size")}
+        clips["spacing"] = torch.from_numpy(shard.get("spacing", np.ones(len(starts))).astype(np.int64))
         for mine, new in ((self.data, frames), (self.clips, clips)):
             for name, values in new.items():
                 values = values.to(self.device)
@@ -48,18 +49,32 @@ class ShardBank:
         return self.data["embedding"].shape[1]
 
     def sample(
-        self, sequences: int, window: int, generator: torch.Generator | None = None, *, with_features: bool = True
+        self,
+        sequences: int,
+        window: int,
+        generator: torch.Generator | None = None,
+        *,
+        step: int = 1,
+        with_features: bool = True,
     ) -> Batch:
-        """Random windows, clips drawn by their length. Shorter clips repeat their last frame."""
+        """Random windows of frames `step` thirtieths of a second apart (or as clips have them, where that is more),
+        clips drawn by their length. Shorter clips repeat their last frame."""
         weights = self.clips["clip_len"].float()
         clips = torch.multinomial(weights, sequences, replacement=True, generator=generator)
-        room = (self.clips["clip_len"][clips] - window).clamp_min(0)
+        reach = (window - 1) * self._stride(clips, step) + 1
+        room = (self.clips["clip_len"][clips] - reach).clamp_min(0)
         chance = torch.rand(sequences, device=self.device, generator=generator)
-        return self.windows(clips, (chance * (room + 1)).long(), window, with_features=with_features)
+        return self.windows(clips, (chance * (room + 1)).long(), window, step=step, with_features=with_features)
 
-    def windows(self, clips: Tensor, first: Tensor, window: int, *, with_features: bool = True) -> Batch:
-        """Frames first.. first+window of clips [S]."""
-        steps = torch.arange(window, device=self.device)
+    def _stride(self, clips: Tensor, step: int) -> Tensor:
+        """Stored frames from one frame of a window to the next [S]."""
+        return (step // self.clips["spacing"][clips]).clamp_min(1)
+
+    def windows(
+        self, clips: Tensor, first: Tensor, window: int, *, step: int = 1, with_features: bool = True
+    ) -> Batch:
+        """`window` frames of clips [S] from stored frame first [S] on."""
+        steps = torch.arange(window, device=self.device) * self._stride(clips, step)[:, None]
         within = (first[:, None] + steps).minimum(self.clips["clip_len"][clips][:, None] - 1)  # [S, T]
         rows = self.clips["clip_start"][clips][:, None] + within
         size = self.clips["size"][clips]
@@ -72,7 +87,7 @@ class ShardBank:
             else rows.new_zeros((*rows.shape, 0)).float(),
             size=size,
             focal_px=self._told_focal(clips),
-            frames=steps.float().expand(len(clips), -1),
+            frames=(steps * self.clips["spacing"][clips][:, None]).float(),
             rotmats=quaternion_to_matrix(self.data["quats"][rows].float()),
             betas=self.clips["betas"][clips],
         )

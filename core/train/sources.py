@@ -142,27 +142,22 @@ def mixed(
     chooser = random.Random(seed)
     ahead: list[Batch] = []
 
+    count = kept or window
+    widest = max(1, (window - 1) // max(1, count - 1))
+
     def draw() -> Batch:
         parts = []
+        step = 1 if chooser.random() < NEIGHBOURS else widest
         if from_generated:
             if not ahead:
                 pool = generated.sample(from_generated * draw_ahead, window, with_features=with_features)
                 ahead.extend(pool.split(from_generated))
-            parts.append(ahead.pop())
+            first = chooser.randint(0, window - 1 - step * (count - 1))
+            parts.append(ahead.pop().thin(first, step, count))
         if total - from_generated:
-            seen = rendered.sample(total - from_generated, window, generator, with_features=with_features)
+            seen = rendered.sample(total - from_generated, count, generator, step=step, with_features=with_features)
             seen = drop(seen, landmarks=0.0, features=feature_dropout, generator=generator)
             parts.append(vary(seen, variation, generator))
-        batch = drop(merge(parts), landmarks=landmark_dropout, features=0.0, generator=generator)
-        return batch if kept in (0, window) else thinned(batch, kept, chooser)
+        return drop(merge(parts), landmarks=landmark_dropout, features=0.0, generator=generator)
 
     return draw
-
-
-def thinned(batch: Batch, kept: int, chooser: random.Random) -> Batch:
-    """`kept` frames of each sequence, neighbours or as far apart as they can be."""
-    window = batch.frames.shape[1]
-    widest = max(1, (window - 1) // (kept - 1))
-    step = 1 if chooser.random() < NEIGHBOURS else widest
-    first = chooser.randint(0, window - 1 - step * (kept - 1))
-    return batch.thin(first, step, kept)
