@@ -11,11 +11,12 @@ from stick_body import build_stick_body
 
 from core.recover import METHODS
 from core.recover.fit import FitOptions, fit, window_bounds
-from core.recover.refine import refine
+from core.recover.refine import AFTER_NETWORK, refine
 from core.skeleton import JOINT_MIRROR, JOINT_NAMES
 
 BODY = build_stick_body()
 SHORT = FitOptions(window_s=1.0, lookahead_s=0.5)
+SHORT_REFINEMENT = replace(AFTER_NETWORK, window_s=1.0, lookahead_s=0.5)
 
 
 def project(points):
@@ -181,8 +182,8 @@ def test_refining_the_truth_stays_at_it(clean):
         trans=truth.trans.astype(np.float32),
         betas=np.zeros(10, np.float32),
     )
-    refined = refine(track, CAMERA, BODY, given, options=SHORT)
-    assert root_error(refined, truth) < 0.03  # of 4.5 m; the picture says little of depth
+    refined = refine(track, CAMERA, BODY, given, options=SHORT_REFINEMENT)
+    assert root_error(refined, truth) < 0.02
 
 
 def test_refining_moves_a_motion_to_the_picture(clean):
@@ -193,7 +194,7 @@ def test_refining_moves_a_motion_to_the_picture(clean):
         trans=(truth.trans + [0.1, -0.05, 0.3]).astype(np.float32),
         betas=np.zeros(10, np.float32),
     )
-    refined = refine(track, CAMERA, BODY, shifted, options=SHORT)
+    refined = refine(track, CAMERA, BODY, shifted, options=SHORT_REFINEMENT)
     _, points = posed(refined)
     assert np.median(np.linalg.norm(project(points) - track.keypoints[..., :2], axis=-1)) < 3
     with pytest.raises(ValueError, match="different frames"):

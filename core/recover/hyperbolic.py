@@ -38,7 +38,7 @@ SHAPE_FRAMES = 24
 DOUBTED_CONFIDENCE = 0.1
 CONTEXT = 96
 """Frames before a chunk that its root is solved with."""
-NETWORK_SHARE = 0.5
+NETWORK_SHARE = 0.7
 """Of the time that network and refinement take together, on a CPU."""
 
 

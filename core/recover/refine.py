@@ -22,19 +22,23 @@ from core.recover.sides import match_sides
 from core.recover.terms import Sigmas
 from core.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 
+CALM = 0.5
+"""Share of the angular acceleration that the fit takes for ordinary: a network's motion is calm already."""
 AFTER_NETWORK = FitOptions(
     sigmas=Sigmas(
-        image=0.025,
+        image=0.02,
         image_robust=0.085,
-        direction=(1.5, 1.5, 0.3),
+        direction=(1.5, 1.5, 0.15),
         balance=math.inf,
-        prior=2.5,
+        prior=4.0,
         straight=math.inf,
+        angular_acceleration={part: CALM * value for part, value in Sigmas().angular_acceleration.items()},
     ),
     coarse_iterations=0,
-    anchor_strength=1.0,
+    anchor_strength=0.2,
 )
-"""Tuned on rendered validation clips. Outliers are disbelieved from the start: the start is good."""
+"""Tuned on rendered validation clips. Outliers are disbelieved from the start, as the start is good. The anchor is
+weak: what a network gets wrong stays wrong for many frames, each of which counts."""
 DOUBT = 2
 """Power of the confidence: on renderings a keypoint of confidence 0.5 is off by twice as much as one of 1."""
 FADE_S = 0.4
