@@ -130,11 +130,12 @@ def _cover(occluders: Tensor, pixels: Tensor, i: int) -> tuple[Tensor, Tensor]:
 
 def _add_occluders(image: Tensor, occluders: Tensor, pixels: Tensor) -> Tensor:
     for i in range(occluders.shape[1]):
-        inside, across = _cover(occluders, pixels, i)
-        o = occluders[:, i, :, None, None]
+        there = torch.nonzero(occluders[:, i, 11] > 0).squeeze(1)
+        inside, across = _cover(occluders[there], pixels[there], i)
+        o = occluders[there, i, :, None, None]
         stripe = (torch.sin(across / o[:, 9].clamp_min(1e-3) * 2 * torch.pi) > 0)[:, None]
         color = o[:, 6:9] * (1 - o[:, 10:11] * stripe)
-        image = torch.where(inside[:, None], color, image)
+        image[there] = torch.where(inside[:, None], color, image[there])
     return image
 
 

@@ -78,31 +78,46 @@ def draw_backgrounds(
         wide = torch.nn.functional.interpolate(0.3 * noise + flat, size=(S, S), mode="bicubic", align_corners=False)
         image = image + wide * uniform(0, 0.35, 1, 1, 1) ** 2
     for _ in range(14):
-        image = _add_box(image, x, y, count, generator, device)
+        _add_box(image, generator)
     waves = torch.sin((x * uniform(-1, 1, 1, 1, 1) + y * uniform(-1, 1, 1, 1, 1)) * uniform(20, 250, 1, 1, 1))
     image = image + waves * uniform(-0.1, 0.06, 1, 1, 1).clamp_min(0)
     image = image.clamp(0, 1)
     if busy < 1:
-        soft = torch.nn.functional.avg_pool2d(image, BLUR, 1, BLUR // 2, count_include_pad=False)
+        soft = image
+        for size, edge in (((BLUR, 1), (BLUR // 2, 0)), ((1, BLUR), (0, BLUR // 2))):
+            soft = torch.nn.functional.avg_pool2d(soft, size, 1, edge, count_include_pad=False)
         quiet = (soft + image.mean((2, 3), keepdim=True)) / 2
         image = torch.where(uniform(0, 1, 1, 1, 1) < busy, image, quiet)
     return image
 
 
-def _add_box(image: Tensor, x: Tensor, y: Tensor, count: int, generator: torch.Generator, device) -> Tensor:
-    """One turned box, bar or disc per image, plain or striped, some translucent, some absent."""
-    r = torch.rand((count, 16, 1, 1), generator=generator, device=device)
-    angle = (r[:, 0:1] < 0.3) * (r[:, 1:2] - 0.5) * math.pi
-    u = (x - r[:, 2:3]) * torch.cos(angle) + (y - r[:, 3:4]) * torch.sin(angle)
-    v = (y - r[:, 3:4]) * torch.cos(angle) - (x - r[:, 2:3]) * torch.sin(angle)
-    width, height = 0.01 + 0.22 * r[:, 4:5] ** 2, 0.01 + 0.3 * r[:, 5:6] ** 2
-    box = (u.abs() < width) & (v.abs() < height)
-    disc = (u / width) ** 2 + (v / height) ** 2 < 1
-    inside = torch.where(r[:, 6:7] < 0.25, disc, box) & (r[:, 7:8] < 0.7)
-    stripes = (torch.sin(u * (20 + 300 * r[:, 8:9])) > 0) & (r[:, 9:10] < 0.3)
-    color = muted(r[:, 10:13], r[:, 14:15]) * (1 - 0.5 * stripes.float())
-    opacity = (0.4 + 0.8 * r[:, 13:14]).clamp_max(1) * inside.float()
-    return image * (1 - opacity) + color * opacity
+def _add_box(image: Tensor, generator: torch.Generator) -> None:
+    """Draw one turned box, bar or disc into each image [B, 3, S, S], some striped, translucent or absent."""
+    count, _, S, _ = image.shape
+    at = torch.linspace(0, 1, S, device=image.device)
+    drawn = torch.rand((count, 16), generator=generator, device=image.device)
+    for picture, numbers, r in zip(image, drawn.tolist(), drawn):
+        if numbers[7] >= 0.7:
+            continue
+        angle = (numbers[0] < 0.3) * (numbers[1] - 0.5) * math.pi
+        width, height = 0.01 + 0.22 * numbers[4] ** 2, 0.01 + 0.3 * numbers[5] ** 2
+        reach = math.hypot(width, height)
+        columns, rows = (slice(*_span(centre - reach, centre + reach, S)) for centre in numbers[2:4])
+        dx, dy = at[columns][None] - numbers[2], at[rows][:, None] - numbers[3]
+        u = dx * math.cos(angle) + dy * math.sin(angle)
+        v = dy * math.cos(angle) - dx * math.sin(angle)
+        is_disc = numbers[6] < 0.25
+        inside = (u / width) ** 2 + (v / height) ** 2 < 1 if is_disc else (u.abs() < width) & (v.abs() < height)
+        stripes = (torch.sin(u * (20 + 300 * numbers[8])) > 0) * float(numbers[9] < 0.3)
+        color = muted(r[None, 10:13, None, None], r[None, 14:15, None, None])[0] * (1 - 0.5 * stripes)
+        opacity = min(0.4 + 0.8 * numbers[13], 1.0) * inside
+        part = picture[:, rows, columns]
+        part += (color - part) * opacity
+
+
+def _span(low: float, high: float, size: int) -> tuple[int, int]:
+    """First and end sample of `size` over 0..1 that lie from low to high."""
+    return max(0, math.floor(low * (size - 1))), min(size, math.ceil(high * (size - 1)) + 1)
 
 
 def muted(color: Tensor, strength: Tensor) -> Tensor:
