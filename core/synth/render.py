@@ -119,7 +119,7 @@ def _hidden(takes: Takes, part: slice, frame: int, roi: Roi, depth: Tensor) -> T
 
 def _cover(occluders: Tensor, pixels: Tensor, i: int) -> tuple[Tensor, Tensor]:
     """Of occluder i [B, 12]: whether it covers pixels [B, ..., 2], and the place across it in px."""
-    o = occluders[:, i].reshape(len(occluders), *([1] * (pixels.dim() - 2)), -1)
+    o = occluders[:, i].reshape(len(occluders), *([1] * (pixels.dim() - 2)), occluders.shape[-1])
     c, s = torch.cos(o[..., 4]), torch.sin(o[..., 4])
     dx, dy = pixels[..., 0] - o[..., 0], pixels[..., 1] - o[..., 1]
     u, v = dx * c + dy * s, dy * c - dx * s
