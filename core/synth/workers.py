@@ -61,6 +61,8 @@ def _work(folder: str, bank_path: str, config: DatasetConfig, worker: int, worke
 
     def tell(frames: int, _: int) -> None:
         done[worker] = frames
+        if not multiprocessing.parent_process().is_alive():
+            raise SystemExit("the process that asked for clips is gone")
 
     make_dataset(
         folder,
