@@ -317,6 +317,22 @@ def test_chunks_of_a_clip_do_not_change_it():
     torch.testing.assert_close(*meshes, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", [1, 2, 12, 31])
+def test_meshes_of_some_frames_are_those_of_all(count):
+    net = HyperbolicNet(NET, small_body()).eval()
+    common = {"device": "cpu", "chunk": 8}
+    full = list(clip.recover_clip(net, track_of(count), Camera.from_size(1280, 720), **common)[1])
+    some = list(clip.recover_clip(net, track_of(count), Camera.from_size(1280, 720), every=3, **common)[1])
+    for a, b in zip(full, some, strict=True):
+        n = len(a.joints)
+        assert b.meshed.tolist() == sorted({*range(0, n, 3), n - 1}) and a.meshed.tolist() == list(range(n))
+        torch.testing.assert_close(b.mesh.vertices, a.mesh.vertices[b.meshed], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(b.joints, a.joints)
+        if a.rotmats is not None:
+            assert a.rotmats.shape == (n, 24, 3, 3)
+            torch.testing.assert_close(b.rotmats, a.rotmats)
+
+
 def test_network_files_are_checked(tmp_path):
     body = small_body()
     net = HyperbolicNet(NET, body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation, Slerp
 
 from core.body import load_body
 from core.evaluate.metrics import mean_point_error, rotation_angle
@@ -14,6 +14,7 @@ from core.models.config import HyperbolicConfig, LifterConfig
 from core.models.hyperbolic import HyperbolicNet
 from core.records import Camera, Track
 from core.recover import hyperbolic, mesh_fit
+from core.recover.between import carry_between
 from core.recover.refine import refine as refine_motion
 from core.recover.root import place_root
 from core.rotation import axis_angle_to_matrix
@@ -50,6 +51,22 @@ def test_spread_vertices_leaves_no_gaps():
     spread = torch.cdist(cloud, cloud[ids]).amin(1).max()
     random = torch.cdist(cloud, cloud[torch.randperm(2000)[:100]]).amin(1).max()
     assert spread < 0.75 * random
+
+
+def test_frames_between_meshes_turn_on_with_their_neighbours():
+    """A steady change of the start is met exactly; scipy's slerp says what a changing one gives."""
+    torch.manual_seed(3)
+    start = axis_angle_to_matrix(torch.randn(8, 24, 3))
+    known = torch.tensor([0, 3, 6, 7])
+    turns = torch.randn(4, 24, 3) * 0.3
+    fitted = start[known] @ axis_angle_to_matrix(turns)
+    found = carry_between(fitted, known, start)
+    for j in (0, 5, 23):
+        keys = Rotation.from_rotvec(turns[:, j].numpy())
+        change = Slerp(known.numpy(), keys)(np.arange(8)).as_matrix()
+        np.testing.assert_allclose(found[:, j], start[:, j].numpy() @ change, atol=2e-5)
+    torch.testing.assert_close(found[known], fitted, rtol=0, atol=0)
+    torch.testing.assert_close(carry_between(start, torch.arange(8), start), start)
 
 
 @pytest.mark.parametrize("noise,limit_mm,limit_deg", [(0.0, 8.0, 2.5), (0.005, 10.0, 6.0)])

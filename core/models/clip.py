@@ -29,9 +29,12 @@ class Chunk(NamedTuple):
     start: int
     joints: Tensor
     """P3D [n, J, 3]."""
-    rotations6d: Tensor | None
-    """[n, J, 6] from the lifter's rotation head."""
+    rotmats: Tensor | None
+    """[n, J, 3, 3] local rotations whose bones point as in `joints`; None without the lifter's rotation head."""
+    meshed: Tensor
+    """[m] which of the n frames have a mesh; the first and the last always have."""
     mesh: Recovered
+    """Of m frames."""
 
 
 def track_inputs(track: Track, camera: Camera, *, base_fps: float, device: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,10 +106,11 @@ def recover_clip(
     *,
     device: str,
     chunk: int = 32,
+    every: int = 1,
     vertex_ids: Tensor | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor | None, Iterator[Chunk]]:
-    """Meshes of every frame of a track.
+    """Meshes of every frame of a track, or of every so-manieth.
 
     Returns the clip's shape [10] from the lifter (None without its rotation head) and an iterator of chunks; the
     lifter runs before the first chunk, the mesh network with each. vertex_ids: only these full-mesh vertices.
@@ -119,15 +123,21 @@ def recover_clip(
     if lifted.betas is not None:
         betas = (lifted.betas[0] * seen[:, None]).sum(0) / seen.sum().clamp_min(1e-6)
         lifted = lifted._replace(betas=betas.expand_as(lifted.betas))
-    return betas, _chunks(net, lifted, features, chunk, vertex_ids)
+    return betas, _chunks(net, lifted, features, chunk, every, vertex_ids)
 
 
 @torch.inference_mode()
 def _chunks(
-    net: HyperbolicNet, lifted: Lifted, features: Tensor, chunk: int, vertex_ids: Tensor | None
+    net: HyperbolicNet, lifted: Lifted, features: Tensor, chunk: int, every: int, vertex_ids: Tensor | None
 ) -> Iterator[Chunk]:
     for start in range(0, features.shape[1], chunk):
-        mids = torch.arange(start, min(start + chunk, features.shape[1]), device=features.device)
+        frames = torch.arange(start, min(start + chunk, features.shape[1]), device=features.device)
+        meshed = torch.arange(0, len(frames), every, device=features.device)
+        if meshed[-1] != len(frames) - 1:
+            meshed = torch.cat((meshed, meshed.new_tensor([len(frames) - 1])))
+        mids = frames[meshed]
         mesh = net.recover(lifted, features, torch.zeros_like(mids), mids, vertex_ids)
-        rotations = None if lifted.rotations6d is None else lifted.rotations6d[0, mids]
-        yield Chunk(start, lifted.joints[0, mids], rotations, mesh)
+        rotmats = None
+        if lifted.rotations6d is not None:
+            rotmats = net.turned_rotations(lifted, torch.zeros_like(frames), frames)
+        yield Chunk(start, lifted.joints[0, frames], rotmats, meshed, mesh)

@@ -127,10 +127,14 @@ class HyperbolicNet(nn.Module):
         """M_0 [B, V', 3] of the frames (sequences [B], mids [B]); no gradient goes back through it."""
         if self.config.mesh_start == "nearest_joint":
             return take_frames(lifted.joints.detach(), sequences, mids).index_select(1, self.nearest_joint)
+        betas = take_frames(lifted.betas.detach(), sequences, mids)
+        return self.skin_coarse(self.turned_rotations(lifted, sequences, mids), betas)
+
+    def turned_rotations(self, lifted: Lifted, sequences: Tensor, mids: Tensor) -> Tensor:
+        """Local rotations [B, J, 3, 3] of the frames, bones pointing as P3D does; no gradient goes back."""
         joints, betas = (take_frames(v.detach(), sequences, mids) for v in (lifted.joints, lifted.betas))
         rotmats = rotation_6d_to_matrix(take_frames(lifted.rotations6d.detach(), sequences, mids))
-        rotmats = turn_to_joints(rotmats, joints, self.rest_joints(betas), self.parents)
-        return self.skin_coarse(rotmats, betas)
+        return turn_to_joints(rotmats, joints, self.rest_joints(betas), self.parents)
 
     def rest_joints(self, betas: Tensor) -> Tensor:
         """Joints of the resting body of shape [B, 10] -> [B, J, 3]."""

@@ -1,8 +1,10 @@
 """Method "hyperbolic": the hyperbolic mesh network over a track, then rotations and shape from its meshes.
 
-1. the lifter reads the whole track; the mesh network gives every frame's mesh, in chunks
+1. the lifter reads the whole track; the mesh network gives meshes, in chunks: of every frame, or on a CPU of every
+   third one
 2. one shape from frames spread over the first chunk's meshes and the lifter's own guess
-3. rotations from the meshes (mesh_fit), started from the lifter's rotations
+3. rotations from the meshes (mesh_fit), started from the lifter's joints and rotations; between meshes what they
+   change of those is interpolated (between)
 4. root by least squares against the 2D keypoints (root), each chunk seen with its neighbours
 5. where asked for, the motion moved onto the 2D keypoints (refine)
 """
@@ -24,15 +26,17 @@ from core.models.clip import Chunk, recover_clip
 from core.models.hyperbolic import HyperbolicNet
 from core.protocol import REFINES_BY_DEFAULT
 from core.records import Camera, CameraMotion, Track
+from core.recover.between import carry_between
 from core.recover.mesh_fit import fit_rotations, fit_shape, spread_vertices
 from core.recover.refine import carry_on
 from core.recover.refine import refine as refine_motion
 from core.recover.root import place_root
-from core.rotation import rotation_6d_to_matrix
 from core.skeleton import PARENTS
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "hyperbolic.safetensors"
 CHUNK = 32
+MESH_EVERY = {"cpu": 3}
+"""Frames from mesh to mesh by device; on others every frame has one."""
 FITTED_VERTICES = 800
 SHAPE_FRAMES = 24
 DOUBTED_CONFIDENCE = 0.1
@@ -112,7 +116,14 @@ def _by_network(
     ids = _fitted_vertices().to(device)
     try:
         lifter_betas, chunks = recover_clip(
-            net, track, camera, device=device, chunk=CHUNK, vertex_ids=ids, should_stop=should_stop
+            net,
+            track,
+            camera,
+            device=device,
+            chunk=CHUNK,
+            every=MESH_EVERY.get(device, 1),
+            vertex_ids=ids,
+            should_stop=should_stop,
         )
     except Cancelled:
         return _join([], track, None)
@@ -120,7 +131,6 @@ def _by_network(
     placer = _RootPlacer(track, camera, body)
     betas = target_betas = None
     parts: list[CameraMotion] = []
-    rotmats: list[Tensor] = []
 
     def emit(motion: CameraMotion) -> None:
         parts.append(motion)
@@ -134,9 +144,9 @@ def _by_network(
         if betas is None:
             betas = _shape(own, chunk, ids, start, lifter_betas)
             target_betas = betas if _is_same_body(own, body) else match_bones(own, body, betas)
-        fitted = fit_rotations(own, chunk.mesh.vertices, ids, betas, start)
-        rotmats.append(fitted.cpu())
-        ready = placer.add(fitted.cpu(), target_betas.cpu(), is_last=chunk.start + CHUNK >= len(track))
+        fitted = fit_rotations(own, chunk.mesh.vertices, ids, betas, start[chunk.meshed])
+        fitted = carry_between(fitted, chunk.meshed, start).cpu()
+        ready = placer.add(fitted, target_betas.cpu(), is_last=chunk.start + CHUNK >= len(track))
         for motion in ready:
             emit(motion)
     return _join(parts, track, betas)
@@ -179,8 +189,8 @@ def _fitted_vertices() -> Tensor:
 
 
 def _start_rotations(chunk: Chunk) -> Tensor:
-    if chunk.rotations6d is not None:
-        return rotation_6d_to_matrix(chunk.rotations6d)
+    if chunk.rotmats is not None:
+        return chunk.rotmats
     start = torch.eye(3).repeat(len(chunk.joints), 24, 1, 1)
     start[:, 0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # upright, facing the camera
     return start.to(chunk.joints)
@@ -189,9 +199,10 @@ def _start_rotations(chunk: Chunk) -> Tensor:
 def _shape(own, chunk: Chunk, ids: Tensor, start: Tensor, lifter_betas: Tensor | None) -> Tensor:
     """One shape: the meshes' least-squares shape, held near the lifter's average over the whole clip."""
     guess = torch.zeros(10, device=start.device) if lifter_betas is None else lifter_betas
-    few = torch.linspace(0, len(start) - 1, min(SHAPE_FRAMES, len(start)), device=start.device).long()
+    count = len(chunk.meshed)
+    few = torch.linspace(0, count - 1, min(SHAPE_FRAMES, count), device=start.device).long()
     vertices = chunk.mesh.vertices[few]
-    rotmats = fit_rotations(own, vertices, ids, guess, start[few])
+    rotmats = fit_rotations(own, vertices, ids, guess, start[chunk.meshed[few]])
     return fit_shape(own, vertices, ids, rotmats, start=guess)
 
 
