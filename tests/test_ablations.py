@@ -17,7 +17,7 @@ from core.train.data import TrainOptions
 
 def test_variants_are_configurations_that_exist() -> None:
     known = {f.name for f in fields(HyperbolicConfig)}
-    for changes in ablations.VARIANTS.values():
+    for changes in (ablations.VARIANTS | ablations.CHOICES).values():
         assert set(changes) <= known
         replace(HyperbolicConfig(), **changes)  # refuses what does not go together
     assert HyperbolicConfig() == replace(HyperbolicConfig(), **ablations.VARIANTS["full"])
@@ -44,7 +44,10 @@ def test_finished_variants_are_read_and_averaged(tmp_path: Path, monkeypatch) ->
     done.mkdir()
     (done / "test.json").write_text(json.dumps({"mpjpe": 101.0, "pa": 60.0, "mpvpe": 120.0, "accel": 7.0}))
     table = ablations.run_ablations(options, seeds=(1, 2), on_done=lambda line: None)
-    assert table["full"]["mpjpe"] == [81.0, 101.0] and len(trained) == 2 * len(ablations.VARIANTS) - 1
+    assert (
+        table["full"]["mpjpe"] == [81.0, 101.0]
+        and len(trained) == 2 * len(ablations.VARIANTS | ablations.CHOICES) - 1
+    )
     assert all(o.skip_lift and o.config.mesh.lifter_rate == 0 for o in trained)
     by_name = {o.out.name: o.config for o in trained}
     assert not by_name["without_HPO-1"].network.use_hpo and by_name["Euclidean-2"].network.curvature == "euclidean"

@@ -48,6 +48,8 @@ class HyperbolicConfig:
     lifter: LifterConfig = field(default_factory=LifterConfig)
     feature_dim: int = 1152
     """Size of the image feature of a frame (F): 1152 for BlazePose, 2048 for ResNet-50."""
+    coarse_vertices: int = 431
+    """V' of the coarse mesh."""
     window: int = 16
     """T: frames that the motion prior of the mid frame sees."""
     prior_dim: int = 256

@@ -39,6 +39,15 @@ VARIANTS: dict[str, dict] = {
     "Euclidean, without L_hymesh": {"curvature": "euclidean", "hyperbolic_mesh_weight": 0.0},
 }
 """Changes of the network's configuration. HMO's tokens are TPMI's, so that without TPMI there is no HMO."""
+CHOICES: dict[str, dict] = {
+    "curvature fixed at its start": {"curvature": "fixed"},
+    "curvature fixed at 1": {"curvature": "fixed", "curvature_init": 1.0},
+    "self attention by distance": {"self_attention": "distance"},
+    "cross attention in the tangent space": {"cross_attention": "tangent"},
+    "fusion by the mean": {"fusion": "mean"},
+    "skinned start": {"mesh_start": "skinned"},
+}
+"""What the method leaves open, each against "full"."""
 CLIP_FRAMES = 96
 MEASURED_FRAMES = 48
 METRICS = ("mpjpe", "pa", "mpvpe", "accel")
@@ -55,8 +64,8 @@ def run_ablations(
         raise InputError("Ablations need --start-from (a network with a trained lifter) and --shards")
     table: dict[str, dict[str, list[float]]] = {}
     for seed in seeds:  # all variants once before any is done twice
-        for name, changes in VARIANTS.items():
-            folder = options.out / f"{name.replace(' ', '_').replace(',', '')}-{seed}"
+        for name, changes in (VARIANTS | CHOICES).items():
+            folder = options.out / f"{name.replace(' ', '_').replace(',', '').replace('/', '_')}-{seed}"
             done = folder / f"{split}.json"
             if not done.exists():
                 config = options.config
@@ -80,7 +89,7 @@ def measure(network: Path, shards: Path, split: str, device: str) -> dict[str, f
     """Errors of a network's meshes on the middle frames of every rendered clip of a split."""
     body = load_body()
     net = load_network(network, body).to(device).eval()
-    coarse = build_coarse(body)
+    coarse = build_coarse(body, net.config.coarse_vertices)
     body = body.to(device)
     objective = MeshObjective(body, coarse, None, hyperbolic_weight=0.0, device=device, use_bfloat16=False)
     bank = ShardBank(read_shards(shards, split=split), device=device)

@@ -67,7 +67,7 @@ def _run_stages(options: TrainOptions, history: History, began: float) -> None:
     config, device = options.config, options.device
     torch.manual_seed(config.seed)
     body = load_body(options.body_path)
-    coarse = build_coarse(body)
+    coarse = build_coarse(body, config.network.coarse_vertices)
     net = HyperbolicNet(config.network, coarse_body(body, coarse)).to(device)
     body = body.to(device)
     if options.start_from is not None:
