@@ -19,7 +19,7 @@ from core.synth.cameras import CameraConfig, project
 from core.synth.dataset import DatasetConfig, make_dataset, roi_of, sampler_config, shard_seed
 from core.synth.degrade import Lens, degrade, draw_lenses
 from core.synth.figure import SKIN, draw_wardrobe, garment_at
-from core.synth.format import CLIP_FIELDS, FRAME_FIELDS, clips_of, read_shard, read_shards, write_shard
+from core.synth.format import CLIP_FIELDS, FRAME_FIELDS, clips_of, join_shards, read_shard, read_shards, write_shard
 from core.synth.render import render_crops
 from core.synth.sampler import MotionSampler
 from core.synth.takes import CONDITIONS, draw_takes
@@ -182,6 +182,9 @@ def test_dataset_is_deterministic_resumable_and_whole(tmp_path, body, detector):
     assert shard.keys() == FRAME_FIELDS.keys() | CLIP_FIELDS.keys()
     assert len(list(read_shards(tmp_path / "a", split="train"))) == 2
     assert list(read_shards(tmp_path / "a", split="test")) == []
+    pair = [read_shard(path) for path in first]
+    for whole, clip in zip(clips_of(join_shards(pair)), [c for one in pair for c in clips_of(one)], strict=True):
+        assert all(np.array_equal(whole[name], clip[name]) for name in clip if name != "clip_start")
     for clip in clips_of(shard):
         assert clip["keypoints"].shape == (4, 25, 3) and clip["embedding"].shape == (4, 1152)
         assert clip["spacing"] == 2 and 1.2 <= clip["speed"] <= 3.0

@@ -8,7 +8,7 @@ parameters: joints, keypoints and vertices follow from `core.body` (`body.forwar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,15 @@ def read_shards(folder: str | Path, *, split: str | None = None) -> Iterator[dic
     """Yield the shards of a folder in order of name; `split` keeps only files named for it."""
     for path in sorted(Path(folder).glob(f"{split or '*'}-*.npz")):
         yield read_shard(path)
+
+
+def join_shards(shards: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """One shard of the clips of several."""
+    joined = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
+    lengths = [len(shard["quats"]) for shard in shards]
+    before = np.cumsum([0, *lengths[:-1]]).repeat([len(shard["clip_start"]) for shard in shards])
+    joined["clip_start"] = (joined["clip_start"] + before).astype(np.int32)
+    return joined
 
 
 def clips_of(shard: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

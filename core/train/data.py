@@ -17,7 +17,7 @@ import torch
 
 from core.body import Body
 from core.errors import InputError
-from core.synth.format import read_shard
+from core.synth.format import join_shards, read_shard
 from core.synth.motion import read_bank
 from core.synth.replay import RecordedErrors
 from core.train.batch import Batch
@@ -87,24 +87,26 @@ class TrainingData:
         for split in ("train", "validation"):
             if split == "validation" and split in self.banks:
                 continue  # the measured clips stay the same ones
-            for path in sorted(self.folder.glob(f"{split}-*.npz")):
-                if path in self._loaded:
-                    continue
-                self._add(split, path)
+            paths = [path for path in sorted(self.folder.glob(f"{split}-*.npz")) if path not in self._loaded]
+            if paths:
+                self._add(split, paths)
                 is_new = True
         if is_new:
             log.info("%s", self.describe())
         return is_new
 
-    def _add(self, split: str, path: Path) -> None:
-        shard = read_shard(path)
-        size, wanted = shard["embedding"].shape[1], self.config.network.feature_dim
-        if size != wanted:
-            raise InputError(f"{path} has features of {size} numbers, the network expects {wanted}")
+    def _add(self, split: str, paths: list[Path]) -> None:
+        shards = []
+        for path in paths:
+            shards.append(read_shard(path))
+            size, wanted = shards[-1]["embedding"].shape[1], self.config.network.feature_dim
+            if size != wanted:
+                raise InputError(f"{path} has features of {size} numbers, the network expects {wanted}")
+        shard = join_shards(shards)
         self.banks.setdefault(split, ShardBank(device=self.device)).add(shard)
         if split == "train" and self.recorded is not None:
             self.recorded.add(shard)
-        self._loaded.add(path)
+        self._loaded.update(paths)
 
     def sample_generated(self, window: int, sequences: int = 256) -> Batch | None:
         """Sequences with modelled noise; None without a motion bank."""
