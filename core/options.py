@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.device import DEVICES
 from core.errors import InputError
-from core.protocol import DEFAULT_METHOD, REFINES_BY_DEFAULT
+from core.protocol import DEFAULT_METHOD, HEIGHTS_M, REFINES_BY_DEFAULT
 
 MAX_PEOPLE = 32
 FULL_FRAME_WIDTH_MM = 36.0
@@ -45,6 +45,9 @@ class JobOptions:
     """Focal length in pixels of the upright image; None = the image diagonal."""
     focal_mm: float | None = None
     """Focal length in millimetres for a 36 mm wide sensor (35 mm equivalent); exclusive with focal_px."""
+    height_m: float | dict[int, float] | None = None
+    """Standing height in metres: of everybody, or by person (keys may be words of digits, as JSON has them); None =
+    recovered. The body gets exactly this height and keeps its proportions; the picture still fits."""
     live: bool = True
     """Send rough frames while the video is still being read. Changes no result."""
     smoothing_s: float = 0.03
@@ -72,6 +75,7 @@ class JobOptions:
             _check(value is None or (_is_number(value) and value > 0), name, value, "a length above 0")
         if self.focal_px is not None and self.focal_mm is not None:
             raise InputError("Give the focal length in pixels or in millimetres, not both")
+        object.__setattr__(self, "height_m", _heights(self.height_m))
         is_time = _is_number(self.smoothing_s) and 0 <= self.smoothing_s <= 5
         _check(is_time, "smoothing_s", self.smoothing_s, "seconds from 0 to 5")
         is_count = type(self.max_people) is int and 1 <= self.max_people <= MAX_PEOPLE
@@ -92,6 +96,10 @@ class JobOptions:
             return self.focal_mm / FULL_FRAME_WIDTH_MM * width
         return self.focal_px
 
+    def height_for(self, person: int) -> float | None:
+        """Return the height in metres that a person is given, None where it is recovered."""
+        return self.height_m.get(person) if isinstance(self.height_m, dict) else self.height_m
+
     def cache_folder(self) -> Path | None:
         """Return where this job's cache belongs, None where it has no place."""
         if self.cache_dir is not None:
@@ -107,6 +115,18 @@ def _people(value: object) -> str | tuple[int, ...]:
     is_ids = isinstance(value, (list, tuple)) and len(value) > 0 and all(type(n) is int and n >= 0 for n in value)
     _check(is_ids, "person", value, '"all", "ask" or ids of people (0, 1, ...)')
     return tuple(dict.fromkeys(value))
+
+
+def _heights(value: object) -> float | dict[int, float] | None:
+    if value is None:
+        return None
+    least, largest = HEIGHTS_M
+    expected = f"metres from {least:g} to {largest:g}, for everybody or by person"
+    by_person = value if isinstance(value, dict) else {0: value}
+    are_heights = all(_is_number(h) and least <= h <= largest for h in by_person.values())
+    are_people = all(str(p).isdecimal() and type(p) in (int, str) for p in by_person)
+    _check(len(by_person) > 0 and are_heights and are_people, "height_m", value, expected)
+    return {int(p): float(h) for p, h in by_person.items()} if isinstance(value, dict) else float(value)
 
 
 def _is_number(value: object) -> bool:

@@ -2,8 +2,9 @@
 
 Chunks arrive in the camera frame, in order: at first rough guesses while the video is still being read, and what a
 method has before it refines it (`show`), then the recovery's (`send`), which revise what was shown. A recovery that
-starts over after an interruption hands out frames that it already sent; they pass silently. n frames of a chunk,
-J = 24 joints.
+starts over after an interruption hands out frames that it already sent; they pass silently. A height that a person is
+given shows in what is sent, not in what is collected: the recovery does not know of it. n frames of a chunk, J = 24
+joints.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from core import stream
+from core.options import JobOptions
 from core.protocol import Message
 from core.records import Camera, CameraMotion, Motion, Track
 
@@ -60,10 +62,15 @@ class Scene:
     """What all people of a job share on their way out: camera, body, sink, the provisional world."""
 
     def __init__(
-        self, camera: Camera, body: Any, stages: Any, sink: Callable[[Message], None], vertices: bool
+        self, camera: Camera, body: Any, stages: Any, sink: Callable[[Message], None], options: JobOptions
     ) -> None:
-        self.camera, self.body, self.stages, self.sink, self.with_vertices = camera, body, stages, sink, vertices
+        self.camera, self.body, self.stages, self.sink, self.options = camera, body, stages, sink, options
         self.world: World | None = None
+
+    def sized(self, motion: CameraMotion) -> CameraMotion:
+        """Return a motion as it is, or for the height that its person is given."""
+        height = self.options.height_for(motion.person)
+        return motion if height is None else self.stages.resize(motion, self.body, height)
 
 
 class Outlet:
@@ -113,6 +120,7 @@ class Outlet:
     def _send(self, motion: CameraMotion, track: Track) -> None:
         """Send Shape and View where due, then Frames of at most stream.CHUNK frames, or Revise for those sent."""
         scene = self._scene
+        motion = scene.sized(motion)
         if scene.world is None:
             scene.world = upright_world(scene.stages.joints(scene.body, motion))
         if self._betas is None:
@@ -129,7 +137,7 @@ class Outlet:
                 part, part_of(track, part.frames), scene.camera, scene.body, *self._world_of(len(part))
             )
             vertices = None
-            if scene.with_vertices:
+            if scene.options.vertices:
                 vertices = scene.stages.vertices(scene.body, placed.poses, placed.betas, placed.trans)
             scene.sink(stream.frames_message(placed, 0, len(placed), vertices, is_revision=is_revision))
         self._seen = (min(first, seen[0]), max(last, seen[1]))

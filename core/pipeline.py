@@ -87,7 +87,7 @@ class _Job:
             self.sink(stream.body_message(self.body))
             self._check_space(self.frame_count, people=1)
             self.camera = Camera.from_size(self.clip.width, self.clip.height, options.focal_for(self.clip.width))
-            self.scene = Scene(self.camera, self.body, self.stages, self.sink, options.vertices)
+            self.scene = Scene(self.camera, self.body, self.stages, self.sink, options)
             self.cache = Cache(options.cache_folder(), cache_key(self.video, options), resume=options.resume)
             self.meter.update(1)
             self._plan(self.frame_count)
@@ -228,6 +228,7 @@ class _Job:
         frames = sum(map(len, motions))
         self.meter.plan(write=frames)
         self.meter.begin("place", frames)
+        motions = [self.scene.sized(motion) for motion in motions]
         tracks = [part_of(self.tracks[motion.person], motion.frames) for motion in motions]
         placed = self.stages.place(motions, tracks, self.camera, self.body, self.options)
         placed = [replace(motion, method=self.options.method, gender=self.body.gender) for motion in placed]
@@ -281,6 +282,9 @@ class _Job:
             if missing:
                 found = ", ".join(map(str, sorted(self.tracks)))
                 raise InputError(f"There is no person {missing[0]} in {Path(self.video).name}: found {found}")
+        heights = self.options.height_m
+        for stranger in sorted(set(heights) - set(self.tracks)) if isinstance(heights, dict) else ():
+            LOG.warning("There is no person %d in %s: the given height is not used", stranger, self.video)
         chosen = set(person) if isinstance(person, tuple) else set(self.tracks)
         self.sink(stream.people_message(list(self.tracks.values()), chosen if person != "ask" else set()))
         while person == "ask" and self.choose() is None:

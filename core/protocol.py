@@ -39,6 +39,8 @@ REFINES_BY_DEFAULT = True
 """Whether a job refines a network's motion to the footage where its options do not say."""
 REFINABLE_METHODS = frozenset({"hyperbolic"})
 """Recovery methods whose motion can be refined to the footage."""
+HEIGHTS_M = (0.5, 2.5)
+"""Least and largest standing height, metres, that a person can be given."""
 ITEM_BYTES = {"<f4": 4, "<f2": 2, "<f8": 8, "<i4": 4, "<i8": 8, "|u1": 1}
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
 

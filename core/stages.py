@@ -139,6 +139,12 @@ class Stages:
         can_refine = "refine" in inspect.signature(recover).parameters
         return partial(recover, refine=refine) if can_refine else recover
 
+    def resize(self, motion: CameraMotion, body: Any, height_m: float) -> CameraMotion:
+        """Return a motion for a person of that height, the picture the same. InputError if no shape has it."""
+        from core.stature import resize
+
+        return resize(motion, body, height_m)
+
     def place(
         self, motions: list[CameraMotion], tracks: list[Track], camera: Camera, body: Any, options: JobOptions
     ) -> list[Motion]:

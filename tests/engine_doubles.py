@@ -22,6 +22,7 @@ from core.errors import Cancelled, InputError
 from core.outlet import part_of
 from core.records import Camera, CameraMotion, Clip, Motion, Track
 from core.stages import Stages
+from core.stature import resize
 
 VERTICES = 6
 TILT = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])
@@ -94,6 +95,9 @@ class FakeStages(Stages):
             joint_shapedirs=np.zeros((24, 3, 10)),
             uv=None,
         )
+
+    def resize(self, motion, body, height_m):
+        return resize(motion, body, height_m)
 
     def perceive(
         self, reader, *, device, max_people, cache, on_progress, should_stop, quality="standard", on_track=None

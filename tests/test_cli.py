@@ -75,7 +75,11 @@ def test_options_reach_the_job(video, tmp_path, monkeypatch):
     assert (options.start, options.end, options.vertices, options.focal_mm) == (1.0, 2.5, True, 35.0)
     assert (options.smoothing_s, options.body, options.max_people) == (0.2, "b.npz", 7)
     assert options.quality == "high" and options.refine is not REFINES_BY_DEFAULT
-    assert options.out_dir == str(tmp_path) and not options.resume
+    assert options.out_dir == str(tmp_path) and not options.resume and options.height_m is None
+    assert call("recover", video, "-o", tmp_path, "--height", "1.72") == 1
+    assert seen["options"].height_m == 1.72
+    assert call("recover", video, "-o", tmp_path, "--height", "0:1.72,3:1.6") == 1
+    assert seen["options"].height_m == {0: 1.72, 3: 1.6}
 
 
 def test_one_bad_video_does_not_stop_the_others(stages, video, tmp_path, capsys):
@@ -143,6 +147,10 @@ def test_resume_does_not_take_partial_or_missing_results_for_done(stages, video,
         (["--person", "ask"], "--person ask works in Blender only"),
         (["--start", "5", "--end", "4"], "seconds after 5"),
         (["--smoothing", "-1"], "smoothing_s"),
+        (["--height", "172"], "metres from 0.5 to 2.5"),
+        (["--height", "tall"], "--height tall: use metres such as 1.72"),
+        (["--height", "0:1.7,0:1.8"], "--height 0:1.7,0:1.8: use metres"),
+        (["--height", "0:1.7:2"], "--height 0:1.7:2: use metres"),
         (["--preview", "x.gif"], "must end in .png or .mp4"),
         (["--device", "gpu"], "one of auto, cpu, cuda, mps"),
         (["--nonsense"], "unrecognized arguments"),

@@ -37,6 +37,15 @@ def test_defaults_are_valid_and_dict_round_trip():
         ({"focal_px": 0}, "focal_px"),
         ({"focal_px": 1000, "focal_mm": 35}, "not both"),
         ({"smoothing_s": 6}, "smoothing_s"),
+        ({"height_m": 0.49}, "metres from 0.5 to 2.5"),
+        ({"height_m": 172}, "metres from 0.5 to 2.5"),
+        ({"height_m": "1.7"}, "height_m"),
+        ({"height_m": True}, "height_m"),
+        ({"height_m": float("nan")}, "height_m"),
+        ({"height_m": {}}, "height_m"),
+        ({"height_m": {"0": 3.0}}, "height_m"),
+        ({"height_m": {"anna": 1.7}}, "height_m"),
+        ({"height_m": {-1: 1.7}}, "height_m"),
         ({"max_people": 0}, "max_people"),
         ({"max_people": 2.0}, "max_people"),
     ],
@@ -53,6 +62,14 @@ def test_focal_length_in_millimetres():
     assert JobOptions(focal_mm=50).focal_for(1920) == pytest.approx(2666.6667)
     assert JobOptions(focal_px=1234).focal_for(1920) == 1234
     assert JobOptions().focal_for(1920) is None
+
+
+def test_heights_of_everybody_or_by_person():
+    assert JobOptions().height_for(3) is None
+    assert JobOptions(height_m=2).height_for(3) == 2.0
+    from_json = JobOptions.from_dict({"height_m": {"0": 1.72, "12": 1}})
+    assert from_json == JobOptions(height_m={0: 1.72, 12: 1.0})
+    assert [from_json.height_for(person) for person in (0, 1, 12)] == [1.72, None, 1.0]
 
 
 def test_cache_folder():

@@ -371,6 +371,38 @@ def test_without_resume_everything_is_done_again(video, tmp_path):
     assert done.summary["reused_frames"]["recover"] == 0 and len(again.recovered) == 5
 
 
+def test_a_given_height_is_in_every_message_and_in_the_file(video, tmp_path):
+    """The double's body is 1.8 (1 + 0.1 b0) m tall and its root rests at (0, -1, 0); person 1 has b0 = 0.1."""
+    plain, _, _ = run(video, tmp_path / "a", FakeStages(people=2, stretch=30))
+    done, recorder, _ = run(video, tmp_path / "b", FakeStages(people=2, stretch=30), height_m={1: 0.909})
+    heights = {person: {m.height_m for m in recorder.of(Shape) if m.person == person} for person in (0, 1)}
+    assert heights[0] == {pytest.approx(1.8)}
+    assert len(heights[1]) <= 2 and all(h == pytest.approx(0.909, abs=1e-6) for h in heights[1]), "guesses as well"
+    same, other, before = np.load(done.results[0]), np.load(done.results[1]), np.load(plain.results[1])
+    np.testing.assert_array_equal(same["trans"], np.load(plain.results[0])["trans"])
+    assert other["betas"][0] == pytest.approx((0.909 / 1.8 - 1) / 0.1, abs=1e-4)
+    root = np.array([0.0, -1.0, 0.0])
+    in_camera = [(f["trans"] - 1.0) @ TILT for f in (before, other)]  # the double's world is x_world = TILT x_cam + 1
+    np.testing.assert_allclose(root + in_camera[1], 0.5 * (root + in_camera[0]), atol=1e-5)
+    np.testing.assert_array_equal(other["poses"], before["poses"])
+
+
+def test_another_height_goes_on_with_the_same_work(video, tmp_path):
+    stages = FakeStages()
+    run(video, tmp_path / "out", stages, should_stop=lambda: len(stages.recovered) >= 3, height_m=1.5)
+    done, _, _ = run(video, tmp_path / "out", FakeStages(), resume=True, height_m=1.6)
+    assert done.summary["reused_frames"]["recover"] == 60
+    whole, _, _ = run(video, tmp_path / "whole", FakeStages(), height_m=1.6)
+    a, b = dict(np.load(done.results[0])), dict(np.load(whole.results[0]))
+    np.testing.assert_array_equal(a["trans"], b["trans"])
+    np.testing.assert_array_equal(a["betas"], b["betas"])
+
+
+def test_a_height_for_somebody_who_is_not_there_is_mentioned(video, tmp_path, caplog):
+    run(video, tmp_path, FakeStages(), height_m={0: 1.7, 4: 1.8})
+    assert "There is no person 4" in caplog.text and "person 0" not in caplog.text
+
+
 @pytest.mark.parametrize("change", ["video", "focal"])
 def test_another_job_does_not_use_the_cache(video, tmp_path, change):
     stages = FakeStages()

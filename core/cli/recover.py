@@ -55,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     focal.add_argument("--focal-mm", type=float, metavar="MM", help="focal length, 35 mm equivalent")
     focal.add_argument("--focal-px", type=float, metavar="PX", help="focal length in pixels")
     parser.add_argument("--smoothing", type=float, metavar="S", help="smoothing in seconds, 0 = none")
+    parser.add_argument(
+        "--height", metavar="M|N:M[,N:M]", help="known standing height in metres, of everybody or by person (0:1.72)"
+    )
     parser.add_argument("--body", metavar="FILE", help="body model of your own (SMPL .npz or .pkl)")
     parser.add_argument("--resume", action="store_true", help="go on after an interruption; skip finished videos")
     parser.add_argument("--preview", metavar="FILE", help="also draw the result: a .png or .mp4; or just png or mp4")
@@ -209,10 +212,24 @@ def _options(args: argparse.Namespace) -> JobOptions:
         resume=args.resume,
         focal_px=args.focal_px,
         focal_mm=args.focal_mm,
+        height_m=None if args.height is None else read_heights(args.height),
         body=args.body,
         max_people=args.max_people,
         **values,
     )
+
+
+def read_heights(text: str) -> float | dict[int, float]:
+    """Return metres for everybody from "1.72", or by person from "0:1.72,1:1.6". InputError."""
+    try:
+        if ":" not in text:
+            return float(text)
+        pairs = [word.split(":") for word in text.split(",")]
+        if len({person for person, _ in pairs}) < len(pairs):
+            raise ValueError("a person twice")
+        return {int(person): float(height) for person, height in pairs}
+    except ValueError:
+        raise InputError(f"--height {text}: use metres such as 1.72, or by person 0:1.72,1:1.6") from None
 
 
 def _check_names(args: argparse.Namespace) -> None:
