@@ -65,6 +65,25 @@ def curves_of(id_block: bpy.types.ID) -> list[bpy.types.FCurve]:
     return [] if channels is None else list(channels.fcurves)
 
 
+def curves_in(action: bpy.types.Action) -> list[bpy.types.FCurve]:
+    """Return all F-curves of an action, whatever they move."""
+    if not HAS_SLOTS:
+        return list(action.fcurves)
+    strips = [strip for layer in action.layers for strip in layer.strips if strip.type == "KEYFRAME"]
+    return [curve for strip in strips for bag in strip.channelbags for curve in bag.fcurves]
+
+
+def scale_curve(curve: bpy.types.FCurve, factor: float, *, about: float = 0.0) -> None:
+    """Scale a curve's values about a value, with the handles of its keys."""
+    points = curve.keyframe_points
+    places = np.empty((len(points), 2), dtype=np.float32)
+    for name in ("co", "handle_left", "handle_right"):
+        points.foreach_get(name, places.ravel())
+        places[:, 1] = about + factor * (places[:, 1] - about)
+        points.foreach_set(name, places.ravel())
+    curve.update()
+
+
 class KeyWriter:
     """Writes many channels of one datablock in a row. Short-lived: do not keep it while other code may run."""
 

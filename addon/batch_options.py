@@ -35,6 +35,8 @@ class BatchOptions:
     max_people: int = 4
     smoothing_s: float = 0.03
     focal_mm: float | None = None
+    height_m: float | dict[int, float] | None = None
+    """Standing height: of everybody, or by person."""
     start: float = 0.0
     end: float | None = None
     body: str | None = None
@@ -58,6 +60,8 @@ class BatchOptions:
             "cache_dir": str(folder / CACHE_NAME),
         }
         optional = {"end": self.end, "focal_mm": self.focal_mm, "body": self.body}
+        heights = self.height_m
+        optional["height_m"] = {str(p): h for p, h in heights.items()} if isinstance(heights, dict) else heights
         optional["out_dir"] = str(folder) if "npz" in self.formats else None
         return options | {name: value for name, value in optional.items() if value is not None}
 
@@ -89,6 +93,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--max-people", type=int, default=4, metavar="N", help="most people to look for (default 4)")
     add("--smoothing", type=float, default=0.03, metavar="S", help="smoothing in seconds (default 0.03, 0 is none)")
     add("--focal-mm", type=float, metavar="MM", help="focal length for a 36 mm wide sensor, if known")
+    add("--height", type=_heights, metavar="M", help="known height in metres, 1.72; or by person, 0:1.72,1:1.6")
     add("--start", type=float, default=0.0, metavar="S", help="seconds into each clip to start at")
     add("--end", type=float, metavar="S", help="seconds into each clip to end before")
     add("--body", metavar="FILE", help="your licensed SMPL file instead of the free body")
@@ -96,6 +101,16 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--report", metavar="FILE", help="JSON report, written after every clip (default OUT/report.json)")
     add("--engine-python", default="", metavar="PATH", help="Python that has the engine's packages")
     return parser
+
+
+def _heights(text: str) -> float | dict[int, float]:
+    """Metres for everybody, or by person. ValueError (argparse makes it a usage line) where they are not."""
+    pairs = [word.split(":") for word in text.split(",")] if ":" in text else [["0", text]]
+    by_person = {int(person): float(height) for person, height in pairs}
+    least, largest = protocol.HEIGHTS_M
+    if len(by_person) < len(pairs) or not all(p >= 0 and least <= h <= largest for p, h in by_person.items()):
+        raise ValueError
+    return by_person if ":" in text else by_person[0]
 
 
 def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchOptions]:
@@ -129,6 +144,7 @@ def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchO
         max_people=given.max_people,
         smoothing_s=given.smoothing,
         focal_mm=given.focal_mm,
+        height_m=given.height,
         start=given.start,
         end=given.end,
         body=str(Path(given.body).expanduser().resolve()) if given.body else None,
@@ -141,6 +157,9 @@ def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchO
 def option_arguments(options: BatchOptions) -> list[str]:
     """Return the command line that `parse_options` turns into these options again, for a child with one job."""
     person = options.person if isinstance(options.person, str) else ",".join(map(str, options.person))
+    heights = options.height_m
+    if isinstance(heights, dict):
+        heights = ",".join(f"{person}:{height}" for person, height in heights.items())
     words = {
         "--out": options.out,
         "--formats": ",".join(options.formats),
@@ -152,6 +171,7 @@ def option_arguments(options: BatchOptions) -> list[str]:
         "--max-people": options.max_people,
         "--smoothing": options.smoothing_s,
         "--focal-mm": options.focal_mm,
+        "--height": heights,
         "--start": options.start,
         "--end": options.end,
         "--body": options.body,

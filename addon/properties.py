@@ -52,6 +52,12 @@ def _keep_order(settings, _context) -> None:
         settings.frame_last = settings.frame_first
 
 
+def _keep_height(settings, _context) -> None:
+    """No height between "recovered" and what the engine takes."""
+    if 0 < settings.height < protocol.HEIGHTS_M[0]:
+        settings.height = protocol.HEIGHTS_M[0]
+
+
 class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
     """Settings of a scene, stored in the file."""
 
@@ -111,6 +117,21 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
         min=5.0,
         max=500.0,
         unit="CAMERA",
+    )
+    height: FloatProperty(
+        name="Height",
+        description=(
+            "Known standing height of the people in the clip; 0 recovers it. For people of several heights leave it "
+            "at 0 and use Set Height on each figure afterwards"
+        ),
+        default=0.0,
+        min=0.0,
+        max=protocol.HEIGHTS_M[1],
+        precision=2,
+        step=1,
+        subtype="DISTANCE",
+        unit="LENGTH",
+        update=_keep_height,
     )
     use_camera: BoolProperty(
         name="Camera", description="Make a camera that shows the figure as the video does", default=True

@@ -376,7 +376,7 @@ def test_a_given_height_is_in_every_message_and_in_the_file(video, tmp_path):
     plain, _, _ = run(video, tmp_path / "a", FakeStages(people=2, stretch=30))
     done, recorder, _ = run(video, tmp_path / "b", FakeStages(people=2, stretch=30), height_m={1: 0.909})
     heights = {person: {m.height_m for m in recorder.of(Shape) if m.person == person} for person in (0, 1)}
-    assert heights[0] == {pytest.approx(1.8)}
+    assert all(h == pytest.approx(1.8) for h in heights[0])
     assert len(heights[1]) <= 2 and all(h == pytest.approx(0.909, abs=1e-6) for h in heights[1]), "guesses as well"
     same, other, before = np.load(done.results[0]), np.load(done.results[1]), np.load(plain.results[1])
     np.testing.assert_array_equal(same["trans"], np.load(plain.results[0])["trans"])

@@ -19,6 +19,7 @@ NAMES = (
     "import_result",
     "smooth_motion",
     "compare_smoothing",
+    "set_height",
     "export_fbx",
 )
 

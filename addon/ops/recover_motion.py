@@ -32,6 +32,8 @@ def collect_job_options(settings, preferences) -> dict:
     }
     if settings.use_focal:
         options["focal_mm"] = round(settings.focal_mm, 3)
+    if settings.height > 0:
+        options["height_m"] = round(settings.height, 4)
     if preferences and preferences.body_path:
         options["body"] = bpy.path.abspath(preferences.body_path)
     if settings.video_fps > 0:  # the engine counts seconds, so that it agrees on clips of varying rate

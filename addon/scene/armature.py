@@ -53,6 +53,14 @@ def place_bones(obj: bpy.types.Object, joints_rest: np.ndarray) -> None:
         _place_bones(bones, joints_rest)
 
 
+def scale_bones(obj: bpy.types.Object, factor: float) -> None:
+    """Make the rest bones larger by a factor about the object's origin; their directions and rolls stay."""
+    with _edit_bones(obj) as bones:
+        ends = {bone.name: (factor * bone.head, factor * bone.tail) for bone in bones}
+        for name, (head, tail) in ends.items():  # read all before: moving one moves those connected with it
+            bones[name].head, bones[name].tail = head, tail
+
+
 def rest_axes(obj: bpy.types.Object) -> np.ndarray:
     """Rest axes of the bones in armature space, [24, 3, 3] with columns x y z. KeyError if one was deleted."""
     bones = obj.data.bones

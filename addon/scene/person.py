@@ -20,6 +20,8 @@ PERSON = "hyper_mocap_person"
 START_FRAME = "hyper_mocap_start_frame"
 RATE = "hyper_mocap_scene_fps"
 HEIGHT = "hyper_mocap_height_m"
+SCALE = "hyper_mocap_scale"
+"""Custom property of a figure: its size over that of its result file, once it was given another height."""
 
 
 @dataclass

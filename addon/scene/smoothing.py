@@ -24,7 +24,7 @@ from ..convert import (
 from ..errors import ResultFileError
 from . import armature as rig
 from .frames import FrameStore
-from .person import RATE, START_FRAME, make_channels, strictly_increasing
+from .person import RATE, SCALE, START_FRAME, make_channels, strictly_increasing
 from .result import read_result
 from .writer import RESULT
 
@@ -145,6 +145,7 @@ def smooth_figure(armature: bpy.types.Object, smoothing: Smoothing) -> int:
     a = result.arrays
     poses, trans = smooth_motion(a["poses"], a["trans"], a["times"], smoothing)
     store = FrameStore()
+    trans = trans * float(armature.get(SCALE, 1.0))
     store.put_arrays(a["frames"], a["times"], poses, trans, a["confidence"], a["contacts"])
     try:
         store.convert(rig.stored_joints(armature), rig.rest_axes(armature))

@@ -31,7 +31,7 @@ from . import figure
 from .bodydata import BodyData, array_from_wire
 from .closing import Closing
 from .options import WriterOptions, WriterSummary
-from .person import PersonState
+from .person import HEIGHT, PersonState
 from .schedule import CostBook, Piece
 from .sinks import SINKS, VertexSink
 from .stage import Stage
@@ -135,6 +135,7 @@ class SceneWriter:
                 continue
             summary.people.append(state.person)
             summary.frames += len(state.store)
+            owner[HEIGHT] = state.height_m  # that of the last shape: the figure was built with the first
             if state.person in self._results:
                 owner[RESULT] = self._results[state.person]
             self._stage.extend_range(float(state.store.times[-1]))

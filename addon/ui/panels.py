@@ -118,6 +118,7 @@ class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
         lens = row.row()
         lens.enabled = settings.use_focal
         lens.prop(settings, "focal_mm", text="")
+        layout.prop(settings, "height")
         column = layout.column(heading="Make", align=True)
         column.prop(settings, "use_camera")
         background = column.row()
@@ -215,6 +216,7 @@ class HYPER_MOCAP_PT_result(_Tab, bpy.types.Panel):
         row = layout.row(align=True)
         row.operator("hyper_mocap.smooth_motion", icon="SMOOTHCURVE")
         row.operator("hyper_mocap.compare_smoothing", text="", icon="ARROW_LEFTRIGHT")
+        layout.operator("hyper_mocap.set_height", icon="CON_SIZELIKE")
         layout.operator("hyper_mocap.export_fbx", icon="EXPORT")
         layout.operator("hyper_mocap.import_result", icon="IMPORT")
 

@@ -188,6 +188,7 @@ def test_options_survive_the_way_to_a_child() -> None:
     words = "a.mp4 --out /o --formats glb,npz --mode point_cache --method hyperbolic --device cpu --person 2,0 "
     words += "--quality high --no-refine "
     words += "--max-people 3 --smoothing 0.25 --focal-mm 35 --start 1.5 --end 3 --resume --report /r.json"
+    words += " --height 0:1.72,2:1.6"
     _videos, options = parse_options(words.split(), "x")
     assert parse_options(["a.mp4", *option_arguments(options)], "x")[1] == options
     on = replace(options, refine=True)
@@ -206,8 +207,12 @@ def test_options_survive_the_way_to_a_child() -> None:
         "resume": True,
         "cache_dir": "/o/.hyper_mocap_cache",
         "focal_mm": 35.0,
+        "height_m": {"0": 1.72, "2": 1.6},
         "out_dir": "/o",
     }
+    everybody = replace(options, height_m=1.8)
+    assert parse_options(["a.mp4", *option_arguments(everybody)], "x")[1] == everybody
+    assert everybody.engine_options(Path("/o"))["height_m"] == 1.8
 
 
 def test_a_clip_is_done_again_where_refining_makes_a_difference() -> None:
@@ -224,7 +229,7 @@ def test_engine_options_are_those_the_engine_knows() -> None:
     tree = ast.parse((ROOT / "core" / "options.py").read_text())
     [cls] = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "JobOptions"]
     known = {n.target.id for n in cls.body if isinstance(n, ast.AnnAssign)}
-    full = BatchOptions(out=Path("/o"), end=1.0, focal_mm=1.0, body="b")
+    full = BatchOptions(out=Path("/o"), end=1.0, focal_mm=1.0, height_m=1.7, body="b")
     assert set(full.engine_options(Path("/o"))) <= known
 
 
@@ -238,6 +243,9 @@ def test_engine_options_are_those_the_engine_knows() -> None:
         "--person anna",
         "--mode clay",
         "--quality best",
+        "--height 172",
+        "--height 0:1.7,0:1.8",
+        "--height 0:tall",
     ],
 )
 def test_wrong_options_are_refused(wrong: str) -> None:

@@ -138,6 +138,9 @@ def test_a_job_writes_keys_that_pose_the_body(addon, runtime, monkeypatch, tmp_p
     settings = bpy.context.scene.hyper_mocap
     settings.frame_first, settings.frame_last = 4, 60
     settings.use_focal, settings.focal_mm = True, 35.0
+    settings.height = 0.2
+    assert settings.height == 0.5, "what the engine takes at least"
+    settings.height = 1.72
     support.recover()
     for person in (0, 1):
         for frame in (0, 33, 69):
@@ -147,6 +150,7 @@ def test_a_job_writes_keys_that_pose_the_body(addon, runtime, monkeypatch, tmp_p
     assert job["video"] == str(path)
     assert job["options"]["start"] == pytest.approx(0.1) and job["options"]["end"] == pytest.approx(2.0)
     assert job["options"]["focal_mm"] == 35.0 and job["options"]["person"] == "all"
+    assert job["options"]["height_m"] == pytest.approx(1.72)
     assert not runtime.is_running and runtime.session.status.error == ""
 
 
