@@ -14,6 +14,7 @@ from core.__main__ import main
 from core.body import load_body
 from core.errors import InputError
 from core.evaluate.breakdown import CHOICES, Breakdown, bin_labels, choose_breakdowns
+from core.evaluate.domain import Domains
 from core.evaluate.measure import measure_motion
 from core.evaluate.oracles import CORRECTED, GIVEN, with_oracles
 from core.evaluate.report import evaluate
@@ -135,9 +136,36 @@ def test_view_comes_with_the_pitch_and_bins_have_names(body, clip):
     assert list(tables["by view"]) == ["front"] and list(tables["by pitch"]) == ["25 deg and over"]
     assert list(tables["by focal"]) == ["40 to 60 mm"]
     assert bin_labels("view") == ("front", "side", "back")
-    assert all(len(bin_labels(name)) >= 3 for name in CHOICES if name != "joint")
+    assert all(len(bin_labels(name)) >= 3 for name in CHOICES if name not in ("joint", "domain"))
     with pytest.raises(InputError, match="weather"):
         choose_breakdowns("joint,weather")
+
+
+def test_build_is_what_size_leaves_of_the_shape(body, clip):
+    shapes = [torch.tensor([3.0, *np.full(9, k)], dtype=torch.float32) for k in (0.0, 0.6, -0.8, 2.0)]
+    breakdown = Breakdown(body, ("build",))
+    for shape in shapes:
+        breakdown.add(replace(clip, betas=shape), {})
+    assert list(breakdown.tables()["by build"]) == ["under 0.5", "0.5 to 0.7", "0.7 to 0.9", "0.9 and over"]
+
+
+def test_rendered_clips_stand_beside_films(body, clip):
+    """A motion 1 cm to the side is off by fx * 0.01 / z px in every frame, as share of the person's size."""
+    domains, shifted = Domains(), clip.trans.numpy() + np.float32([0.01, 0, 0])
+    domains.add_clip(clip, {"m": motion_of(clip)}, body)
+    domains.add_clip(clip, {"m": motion_of(clip, trans=shifted)}, body)
+    domains.add_film({"detector": {"jitter": 4.0, "covered": 1.0}, "m": {"reprojection": 0.02, "jitter": 3.0}})
+    domains.add_film({"detector": {"jitter": 8.0, "covered": 0.5}, "m": {"reprojection": 0.04, "jitter": np.nan}})
+    table = domains.table()
+    assert list(table) == ["detector, rendered", "detector, filmed", "m, rendered", "m, filmed"]
+    assert table["detector, filmed"]["jitter"] == 6.0 and table["detector, filmed"]["covered"] == 0.75
+    assert table["m, filmed"]["reprojection"] == pytest.approx(0.03) and table["m, filmed"]["jitter"] == 3.0
+    xy = clip.track.keypoints[..., :2].astype(np.float64)
+    size = np.percentile((xy.max(1) - xy.min(1)).max(-1), 90)
+    depth = body.keypoints(clip.rotmats, clip.betas, clip.trans).double().numpy()[..., 2]
+    expected = np.median(clip.camera.fx * 0.01 / depth) / size / 2  # the other clip's is 0
+    assert table["m, rendered"]["reprojection"] == pytest.approx(expected, rel=1e-3)
+    assert table["m, rendered"]["people"] == 2
 
 
 # Oracles
@@ -207,9 +235,10 @@ def test_oracles_are_rows_and_a_method_runs_once_for_its_corrections(body, clip)
 
     other = replace(clip, name="b")
     table = evaluate([clip, other], with_oracles({"m": method}, body), body)
-    assert list(table) == ["detector", "m", *(f"m + {what}" for what in (*GIVEN, *CORRECTED))]
+    assert list(table) == ["detector", "m", *(f"m + {what}" for what in (*GIVEN, "true height", *CORRECTED))]
     assert len(calls) == 2 * (1 + len(GIVEN))
     assert table["m + true shape"]["height_mm"] == 0 < table["m"]["height_mm"]
+    assert table["m + true height"]["height_mm"] < 0.01 < table["m + true height"]["limb_ratio_pct"]
 
 
 # The command
@@ -250,12 +279,15 @@ def shards(tmp_path, body):
 
 def test_the_command_breaks_down_and_asks_oracles(shards, capsys):
     out = shards / "tables.json"
-    by = "joint,view,occlusion,size"
+    by = "joint,view,occlusion,build,size,domain"
     argv = ["evaluate", "--shards", str(shards), "--methods", "fit", "--by", by, "--oracles", "--json", str(out)]
     assert main(argv) == 0
     text, tables = capsys.readouterr().out, json.loads(out.read_text())
     assert [t.removeprefix("rendered, test") for t in tables] == [
-        "", ", by joint", ", by view", ", by pitch", ", by occlusion", ", by size",
+        "", ", by joint", ", by view", ", by pitch", ", by occlusion", ", by build", ", by size", "by domain",
+    ]  # fmt: skip
+    assert [(name, row["people"]) for name, row in tables["by domain"].items()] == [
+        ("detector, rendered", 2), ("fit, rendered", 2),
     ]  # fmt: skip
     assert "| fit + true root |" in text and "| left_knee |" in text and "| occlusion | frames |" in text
     main_table = tables["rendered, test"]

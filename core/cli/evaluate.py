@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--by",
         metavar="NAMES",
         default="",
-        help="break errors down by joint,view,focal,occlusion,speed,shape,keypoint_error,size",
+        help="break errors down by joint,view,focal,occlusion,speed,shape,build,keypoint_error,size; domain sets "
+        "rendered clips beside films",
     )
     parser.add_argument("--oracles", action="store_true", help="also measure the methods told parts of the truth")
     parser.add_argument("--device", default="auto")
@@ -42,12 +43,16 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     from core.body import load_body
     from core.device import choose_device
+    from core.evaluate import domain
+    from core.evaluate.breakdown import DOMAIN
+    from core.evaluate.domain import Domains
 
     device, body = choose_device(args.device), load_body()
     recoverers = {name: partial(recover, device=device) for name, recover in _recoverers(args, body).items()}
     tables: dict[str, dict[str, dict[str, float]]] = {}
+    domains = Domains() if DOMAIN in args.by else None
     for title, clips in _clip_sets(args, body).items():
-        for name, table, corner in _measure_clips(args, clips, recoverers, body):
+        for name, table, corner in _measure_clips(args, clips, recoverers, body, domains):
             tables[f"{title}{name}"] = table
             _show(args.console, f"{title}{name}", table, None, corner)
     for video in args.video:
@@ -69,6 +74,11 @@ def run(args: argparse.Namespace) -> int:
         for title, table in found.items():
             tables[title] = table
             _show(args.console, title, table, films.COLUMNS, "method")
+            if domains is not None:
+                domains.add_film(table)
+    if domains is not None:
+        tables["by domain"] = domains.table()
+        _show(args.console, "by domain", tables["by domain"], domain.COLUMNS, "method, domain")
     if args.json:
         try:
             Path(args.json).write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
@@ -82,12 +92,12 @@ def _show_perceived(console, name: str, done: int, total: int) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from core.evaluate.breakdown import choose_breakdowns
+    from core.evaluate.breakdown import DOMAIN, choose_breakdowns
 
     args.by = choose_breakdowns(args.by)
     if not (args.shards or args.motion or args.video):
         raise InputError("Nothing to evaluate: give --shards, --motion or --video")
-    if not (args.shards or args.motion) and (args.by or args.oracles):
+    if not (args.shards or args.motion) and (set(args.by) - {DOMAIN} or args.oracles):
         raise InputError("--by and --oracles need truth: give --shards or --motion")
     if args.count < 1:
         raise InputError(f"--count {args.count}: at least one clip is needed")
@@ -107,7 +117,7 @@ def _clip_sets(args: argparse.Namespace, body) -> dict:
     return sets
 
 
-def _measure_clips(args: argparse.Namespace, clips, recoverers: dict, body):
+def _measure_clips(args: argparse.Namespace, clips, recoverers: dict, body, domains):
     """Yield (name to add to the title, table, what its rows are)."""
     from core.evaluate.breakdown import Breakdown
     from core.evaluate.oracles import with_oracles
@@ -121,8 +131,11 @@ def _measure_clips(args: argparse.Namespace, clips, recoverers: dict, body):
         nonlocal done
         done += 1
         args.console.bar("clips", done / args.count, clip.name)
+        own = {name: motion for name, motion in motions.items() if name in methods}
         if args.by:
-            breakdown.add(clip, {name: motion for name, motion in motions.items() if name in methods})
+            breakdown.add(clip, own)
+        if domains is not None:
+            domains.add_clip(clip, own, body)
 
     table = evaluate(clips, with_oracles(methods, body) if args.oracles else methods, body, watch=watch)
     for name, row in table.items():

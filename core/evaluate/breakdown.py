@@ -1,5 +1,5 @@
-"""Errors by joint, and by what a frame was like: view, pitch, focal length, occlusion, speed, shape, how well the
-detector saw, size in the picture.
+"""Errors by joint, and by what a frame was like: view, pitch, focal length, occlusion, speed, stature, build, how
+well the detector saw, size in the picture.
 
 Frames are put into bins by their truth (truth.py), whichever clip they are of; a bin's number is the mean over its
 frames. README.md lists the columns. N frames of a clip, F frames in all, J = 24 joints.
@@ -25,13 +25,16 @@ BINS: dict[str, tuple[tuple[float, ...], str, float]] = {
     "occlusion": ((0.05, 0.15, 0.3, 0.5), "%", 100),
     "speed": ((0.1, 0.25, 0.5, 1.0), "m/s", 1),
     "shape": ((1.55, 1.65, 1.75, 1.85), "m", 1),
+    "build": ((0.5, 0.7, 0.9), "", 1),
     "keypoint_error": ((0.01, 0.02, 0.04, 0.08), "%", 100),
     "size": ((100, 200, 400, 800), "px", 1),
 }
 """Condition -> (edges between the bins, unit, what to show an edge times)."""
 NAMED_BINS = {"view": ("front", "side", "back")}
 UNKNOWN = "unknown"
-CHOICES = ("joint", *(name for name in BINS if name != "pitch"))
+DOMAIN = "domain"
+"""No bins of frames: rendered clips beside films (domain.py)."""
+CHOICES = ("joint", *(name for name in BINS if name != "pitch"), DOMAIN)
 """What can be asked for; "view" gives the pitch too."""
 _DETECTOR = "detector"
 
@@ -51,8 +54,9 @@ def bin_labels(name: str) -> tuple[str, ...]:
         return NAMED_BINS[name]
     edges, unit, factor = BINS[name]
     shown = [f"{edge * factor:g}" for edge in edges]
-    inner = [f"{a} to {b} {unit}" for a, b in zip(shown, shown[1:])]
-    return (f"under {shown[0]} {unit}", *inner, f"{shown[-1]} {unit} and over")
+    unit = f" {unit}" if unit else ""
+    inner = [f"{a} to {b}{unit}" for a, b in zip(shown, shown[1:])]
+    return (f"under {shown[0]}{unit}", *inner, f"{shown[-1]}{unit} and over")
 
 
 class Breakdown:
@@ -78,6 +82,8 @@ class Breakdown:
         """Title -> bin (or joint) -> column -> number."""
         tables = {}
         for name in self.by:
+            if name == DOMAIN:
+                continue
             if name == "joint":
                 tables["by joint"] = self._joint_table()
                 continue

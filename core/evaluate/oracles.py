@@ -1,7 +1,7 @@
 """What each part of the error is worth: the same method, told one part of the truth.
 
 Before it works a method can be given the true 2D keypoints, the true 3D landmarks with them, or the true focal
-length; in what it returns the true shape or the true root rotation can be put in its place. Every row is a method
+length; in what it returns the true height, shape or root rotation can be put in its place. Every row is a method
 of its own for `evaluate`.
 """
 
@@ -19,6 +19,7 @@ from core.evaluate.truth import project, true_keypoints
 from core.models.inputs import ImageGeometry, crop_of, view_rotation
 from core.records import CameraMotion
 from core.skeleton import KEYPOINT_NAMES
+from core.stature import resize
 
 Give = Callable[[TestClip, object], TestClip]
 Correct = Callable[[CameraMotion, TestClip], CameraMotion]
@@ -89,6 +90,7 @@ def with_oracles(methods: dict[str, Method], body) -> dict[str, Method]:
         once = _Once(method)
         result[name] = once
         result |= {f"{name} + {what}": _given(method, give, body) for what, give in GIVEN.items()}
+        result[f"{name} + true height"] = _resized(once, body)
         result |= {f"{name} + {what}": _corrected(once, correct) for what, correct in CORRECTED.items()}
     return result
 
@@ -110,6 +112,11 @@ class _Once:
 
 def _given(method: Method, give: Give, body) -> Method:
     return lambda clip: method(give(clip, body))
+
+
+def _resized(method: Method, body) -> Method:
+    """What a user's own knowledge of the height makes of the result."""
+    return lambda clip: resize(method(clip), body, float(body.height(clip.betas)))
 
 
 def _corrected(method: Method, correct: Correct) -> Method:

@@ -30,7 +30,8 @@ def frame_conditions(clip: TestClip, body) -> dict[str, np.ndarray]:
 
     view: degrees from the person's front to the camera about the trunk's own axis, 0 in front, 180 behind.
     pitch: degrees the camera looks down. focal: mm on 35 mm film, by the diagonal. occlusion: share of keypoints
-    hidden or outside. speed: m/s, mean over joints, of the motion about the pelvis. shape: standing height, m.
+    hidden or outside. speed: m/s, mean over joints, of the motion about the pelvis. shape: standing height, m. build:
+    root mean square of all shape components but the first, which is size: 0 the average build, 1 an ordinary other.
     keypoint_error: mean distance of the detector's keypoints to the true ones as share of `size`, where the person
     was seen. size: what a standing person of this height would measure in the picture, px.
     """
@@ -51,6 +52,7 @@ def frame_conditions(clip: TestClip, body) -> dict[str, np.ndarray]:
         "occlusion": unknown if clip.hidden is None else clip.hidden.mean(1),
         "speed": joint_speed(joints),
         "shape": np.full(n, height),
+        "build": np.full(n, float(clip.betas[1:].double().square().mean().sqrt())),
         "keypoint_error": np.where(clip.track.confidence > 0, off, np.nan),
         "size": size,
     }
