@@ -15,6 +15,7 @@ from test_scene_vertices import with_vertices
 from addon.scene import export, smoothing, stature
 from addon.scene.bodydata import BodyData
 from addon.scene.result import load_results
+from core import protocol
 
 BETAS = np.array([1.2, -0.8, 0.5, 0.0, -1.0, 0.3, 0.9, -0.4, 0.2, 0.6])
 HEIGHT = 1.7
@@ -84,6 +85,16 @@ def test_fbx_has_the_size(body, tmp_path, mode):
     for i in (0, 15):
         vertices = support.oracle_vertices(body, BETAS, motion["poses"][i], motion["trans"][i])
         assert np.abs(world.vertices_at(world.body_object(), 1 + i) - 1.25 * vertices).max() < 1e-3
+
+
+def test_the_height_is_that_of_the_last_shape(body):
+    writer = world.start_writer(world.empty_scene(), body, {0: np.zeros(10)})
+    writer.handle(support.frames_message(0, support.wild_motion(4), slice(0, 4)))
+    writer.tick(1.0)
+    revised = support.wire(BETAS.astype(np.float32))
+    writer.handle(protocol.Shape(person=0, height_m=1.81, betas=revised))
+    writer.finish()
+    assert stature.height_of(world.person_object()) == pytest.approx(1.81)
 
 
 def test_a_figure_that_was_moved_grows_where_it_stands(body):
