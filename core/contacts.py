@@ -1,7 +1,8 @@
 """When feet touch the floor: probabilities for left heel, left toe, right heel, right toe.
 
 A point touches where it is slow and near the lowest level the feet reach around that time; the level is local, so
-that who stands on a roof or a stair stands too. Thresholds are in metres and seconds. Labels have hysteresis: a touch
+that who stands on a roof or a stair stands too; where the floor is known, near it is low as well, whatever a badly
+seen other foot does. Thresholds are in metres and seconds. Labels have hysteresis: a touch
 begins when it is likely and ends when it is unlikely, and lasts for a while; probabilities are moved to the label's
 side of one half. N frames; numpy.
 """
@@ -15,6 +16,8 @@ import numpy as np
 from core.skeleton import KEYPOINT_NAMES
 
 CONTACT_NAMES = ("left_heel", "left_toe", "right_heel", "right_toe")
+OTHER_END = [1, 0, 3, 2]
+"""The other column of the same foot."""
 CONTACT_KEYPOINTS = tuple(KEYPOINT_NAMES.index(name) for name in CONTACT_NAMES)
 
 
@@ -26,6 +29,10 @@ class ContactOptions:
     height: float = 0.09
     """m above the local level at which a touch is as likely as not."""
     height_softness: float = 0.02
+    raised: float = 0.055
+    """m that heel or toe may be higher than the other one of a foot, against how they stand, to be as likely as not
+    down as well."""
+    raised_softness: float = 0.01
     level_s: float = 0.4
     """Seconds to both sides over which the local level is the lowest point of the feet."""
     begin: float = 0.6
@@ -34,8 +41,17 @@ class ContactOptions:
     """Seconds a touch or a lift lasts at least."""
 
 
-def label_contacts(points: np.ndarray, times: np.ndarray, options: ContactOptions = ContactOptions()) -> np.ndarray:
-    """points [N, 4, 3] m of CONTACT_NAMES in the world (z up), times [N] s -> probabilities [N, 4] float32."""
+def label_contacts(
+    points: np.ndarray,
+    times: np.ndarray,
+    options: ContactOptions = ContactOptions(),
+    *,
+    on_floor: np.ndarray | None = None,
+) -> np.ndarray:
+    """points [N, 4, 3] m of CONTACT_NAMES in the world (z up), times [N] s -> probabilities [N, 4] float32.
+
+    on_floor [4] m: their heights on a floor that is known; only then a foot on its toes is told from one that is flat.
+    """
     points, times = np.asarray(points, np.float64), np.asarray(times, np.float64)
     if len(points) == 0:
         return np.zeros((0, 4), np.float32)
@@ -45,8 +61,13 @@ def label_contacts(points: np.ndarray, times: np.ndarray, options: ContactOption
     last = np.searchsorted(times, times + options.level_s, side="right")
     level = np.array([lowest[a:b].min() for a, b in zip(first, last)])
     height = points[..., 2] - level[:, None]
+    if on_floor is not None:
+        above = points[..., 2] - on_floor
+        height = np.minimum(height, above)
     likely = _falling(speed, options.speed, options.speed_softness)
     likely = likely * _falling(height, options.height, options.height_softness)
+    if on_floor is not None:
+        likely = likely * _falling(above - above[:, OTHER_END], options.raised, options.raised_softness)
     labels = np.stack([_hysteresis(likely[:, i], times, options) for i in range(4)], 1)
     return np.where(labels, np.maximum(likely, 0.51), np.minimum(likely, 0.49)).astype(np.float32)
 

@@ -1,12 +1,16 @@
-"""Hold planted feet still: small corrections of root and legs that take the sliding out of labelled contacts.
+"""Lock planted feet: small corrections of root and legs that hold feet where they stand and keep soles out of the
+floor, with the figure staying where the picture has it.
 
-Every stretch of contact gets one place for its heel or toe: the middle of where the point was, at the height a sole
-has on its floor. The corrections d of all frames are found at once as the least squares of
+The corrections d of all frames are found at once as the least squares of
 
-    |d / sigma|^2 + |foot - place|^2 / tight^2 + |d'' / sigma''|^2
+    |d / slack|^2 + |d'' / bend|^2          small and smooth: they come before a foot lands and go after it left
+    |foot - place|^2 / tight^2              planted heels and toes stay at their places (core.stances)
+    |level - sole|^2 / floor^2              of every sole vertex that is below what carries it; none is pulled down
+    |seen - projected|^2 / image^2          every keypoint of the body, at its depth, disbelieved when far off
+    |flexion|^2 / knee^2                    of a knee that would bend backward
 
-so they come and go smoothly, and frames between contacts follow. Solved in windows with margins. N frames,
-D unknowns per frame: rotations of root and legs, then the translation; camera frame; float64.
+by Gauss-Newton, in windows with margins. N frames, D unknowns per frame: rotations of root and legs, then the
+translation; K = 25 keypoints, S sole vertices; camera frame unless said; float64.
 """
 
 from __future__ import annotations
@@ -18,12 +22,15 @@ import torch
 from torch import Tensor
 
 from core.contacts import CONTACT_KEYPOINTS
-from core.records import CameraMotion
+from core.records import Camera, CameraMotion, Track
 from core.recover.banded import solve_banded
-from core.recover.chain import Shaped, build_chain, differentiate_points, pose_chain, shape_chain
-from core.recover.terms import difference_band
-from core.rotation import axis_angle_to_matrix
-from core.skeleton import JOINT_NAMES
+from core.recover.chain import Shaped, differentiate_points, pose_chain, shape_chain
+from core.recover.fit import one_thread
+from core.recover.terms import REFERENCE_STEP, difference_band
+from core.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from core.skeleton import JOINT_NAMES, KEYPOINT_COUNT
+from core.sole import build_sole_chain
+from core.stances import PAIRS, Places
 
 _SLACK = {  # rad along the joint's x, y, z
     "pelvis": (0.02, 0.02, 0.02),
@@ -35,141 +42,207 @@ _SLACK = {  # rad along the joint's x, y, z
     "right_ankle": (0.15, 0.1, 0.1),
 }
 JOINTS = tuple(JOINT_NAMES.index(name) for name in _SLACK)
+_KNEES = [JOINT_NAMES.index(f"{side}_knee") for side in ("left", "right")]
+_KNEE_TURNS = [3 * JOINTS.index(knee) for knee in _KNEES]
+"""Where the flexions of the knees are among the unknowns."""
 
 
 @dataclass(frozen=True)
 class PlantOptions:
-    tight: float = 0.01
-    """m a planted point may be off its place."""
-    trans: float = 0.06
+    tight: float = 0.001
+    """m along the floor that a planted point may be off its place."""
+    slip: float = 0.02
+    """m along the foot that a heel may be off its place while its toe is planted: a heel that rises comes nearer."""
+    upright: float = 0.006
+    """m by which it may be too high or too low."""
+    floor: float = 0.003
+    """m that a sole may sink."""
+    release: float = 0.01
+    """m that a sole which had to be lifted may be too high: without it steps lift and drop it in turn."""
+    image: float = 0.018
+    """m at the person's depth that a keypoint may be off what was seen."""
+    image_robust: float = 0.06
+    """m beyond which what was seen is disbelieved."""
+    stay: float = 0.06
+    """m at the person's depth that a keypoint may move in the picture, seen or not."""
+    trans: float = 0.2
     """m the root may move."""
+    knee: float = 0.02
+    """rad that a knee may bend backward, or farther backward than it did."""
     turn_acceleration: float = 12.0
     """rad/s^2 of the corrections."""
-    trans_acceleration: float = 1.5
+    trans_acceleration: float = 0.6
     """m/s^2 of the corrections."""
-    ramp_s: float = 0.07
-    """Seconds over which a contact takes and loses hold."""
-    largest_drift: float = 0.3
-    """m between the ends of a contact beyond which it is not believed."""
-    floor_reach: float = 0.12
-    """m of the floor within which a contact is moved towards it."""
-    floor_share: float = 0.6
-    """Part of the way: all of it would take the figure off the picture where the floor is uneven."""
-    iterations: int = 2
+    iterations: int = 6
     window_frames: int = 240
     margin_frames: int = 40
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where planted points belong."""
+class _Window:
+    """What one window of frames is solved from."""
 
-    points: np.ndarray
-    """[N, 4, 3] m, camera frame."""
-    weights: np.ndarray
-    """[N, 4] 0..1; 0 where nothing touches."""
+    shaped: Shaped
+    sole_feet: Tensor
+    """[S] 0 or 1: whose foot a sole vertex is."""
+    rotmats: Tensor
+    trans: Tensor
+    times: Tensor
+    R: Tensor
+    """[N, 3, 3] world from camera."""
+    t: Tensor
+    """[N, 3]."""
+    places: Tensor
+    """[N, 4, 3] world."""
+    planted: Tensor
+    """[N, 4] 0 or 1."""
+    along: Tensor
+    """[N, 2, 2] world x, y from heel to toe where both are planted, else 0."""
+    support: Tensor
+    """[N, S] m: height under each sole vertex."""
+    seen: Tensor
+    """[N, K, 2] on the plane at depth 1."""
+    sure: Tensor
+    """[N, K] 0..1."""
 
 
-def sole_heights(body, betas: np.ndarray) -> np.ndarray:
-    """Height [4] m of the contact keypoints above the sole of a standing body."""
-    with torch.no_grad():
-        like = dict(dtype=body.v_template.dtype, device=body.v_template.device)
-        betas = torch.as_tensor(betas, **like)
-        eye = torch.eye(3, **like).expand(1, 24, 3, 3)
-        points = body.keypoints(eye, betas, torch.zeros(1, 3, **like))[0, list(CONTACT_KEYPOINTS), 1]
-        lowest = body.rest_vertices(betas)[:, 1].min()
-    return (points - lowest).double().cpu().numpy()
-
-
-def find_places(
-    points_world: np.ndarray,
-    contacts: np.ndarray,
-    times: np.ndarray,
-    heights: np.ndarray,
+@one_thread()
+def plant_feet(
+    motion: CameraMotion,
+    track: Track,
+    camera: Camera,
+    body,
+    places: Places,
     R_world_from_cam: np.ndarray,
     t_world_from_cam: np.ndarray,
     options: PlantOptions = PlantOptions(),
-) -> Places:
-    """points_world [N, 4, 3] of the contact keypoints, contacts [N, 4], heights [4] of sole_heights; one R, t."""
-    targets, weights = points_world.copy(), np.zeros(contacts.shape)
-    for column in range(contacts.shape[1]):
-        touching = np.concatenate([[0], contacts[:, column] > 0.5, [0]]).astype(np.int8)
-        starts, stops = np.flatnonzero(np.diff(touching) == 1), np.flatnonzero(np.diff(touching) == -1)
-        for start, stop in zip(starts, stops):
-            stretch = points_world[start:stop, column]
-            if np.linalg.norm(stretch[-1] - stretch[0]) > options.largest_drift:
-                continue
-            place = np.median(stretch, axis=0)
-            if abs(place[2] - heights[column]) < options.floor_reach:
-                place[2] += options.floor_share * (heights[column] - place[2])
-            targets[start:stop, column] = place
-            ramps = np.ones(stop - start)
-            if start > 0:
-                ramps = np.minimum(ramps, (times[start:stop] - times[start - 1]) / options.ramp_s)
-            if stop < len(times):
-                ramps = np.minimum(ramps, (times[stop] - times[start:stop]) / options.ramp_s)
-            weights[start:stop, column] = ramps
-    return Places((targets - t_world_from_cam) @ R_world_from_cam, weights)
-
-
-def plant_feet(
-    motion: CameraMotion, times: np.ndarray, body, places: Places, options: PlantOptions = PlantOptions()
 ) -> CameraMotion:
-    """The motion with its feet at their places as far as small corrections go."""
-    if not places.weights.any():
-        return motion
-    shaped = shape_chain(build_chain(body), torch.from_numpy(motion.betas.astype(np.float64)))
-    rotmats = torch.from_numpy(motion.rotmats.astype(np.float64))
-    trans = torch.from_numpy(motion.trans.astype(np.float64))
-    at = torch.from_numpy(np.asarray(times, np.float64))
-    points, weights = torch.from_numpy(places.points), torch.from_numpy(places.weights)
-    N, step = len(rotmats), options.window_frames
-    planted_rotmats, planted_trans = rotmats.clone(), trans.clone()
-    for start in range(0, N, step):
-        stop = min(start + step, N)
+    """The motion with its feet at their places and its soles out of the floor; R [3, 3] or [N, 3, 3], t alike."""
+    N = len(motion)
+    chain, feet = build_sole_chain(body)
+    under = np.stack([_support(places, foot) for foot in (0, 1)], 1)  # [N, 2]
+    keypoints = track.keypoints.astype(np.float64)
+    seen = (keypoints[..., :2] - (camera.cx, camera.cy)) / (camera.fx, camera.fy)
+    whole = _Window(
+        shape_chain(chain, torch.from_numpy(motion.betas.astype(np.float64))),
+        torch.from_numpy(feet),
+        *(torch.from_numpy(np.asarray(a, np.float64)) for a in (motion.rotmats, motion.trans, track.times)),
+        torch.from_numpy(np.broadcast_to(np.asarray(R_world_from_cam, np.float64), (N, 3, 3)).copy()),
+        torch.from_numpy(np.broadcast_to(np.asarray(t_world_from_cam, np.float64), (N, 3)).copy()),
+        torch.from_numpy(places.points),
+        torch.from_numpy(places.planted.astype(np.float64)),
+        torch.from_numpy(places.along),
+        torch.from_numpy(under[:, feet]),
+        torch.from_numpy(seen),
+        torch.from_numpy(keypoints[..., 2] ** 2 * (motion.confidence > 0)[:, None]),
+    )
+    rotmats, trans = whole.rotmats.clone(), whole.trans.clone()
+    for start in range(0, N, options.window_frames):
+        stop = min(start + options.window_frames, N)
         # margins see what lies beyond; corrections reach a fraction of them, so no seam shows
         first, last = max(start - options.margin_frames, 0), min(stop + options.margin_frames, N)
-        span, inner = slice(first, last), slice(start - first, stop - first)
-        R, t = _solve_window(shaped, rotmats[span], trans[span], at[span], points[span], weights[span], options)
-        planted_rotmats[start:stop], planted_trans[start:stop] = R[inner], t[inner]
-    return replace(
-        motion,
-        rotmats=planted_rotmats.numpy().astype(np.float32),
-        trans=planted_trans.numpy().astype(np.float32),
-    )
+        inner = slice(start - first, stop - first)
+        R, t = _solve(_cut(whole, slice(first, last)), options)
+        rotmats[start:stop], trans[start:stop] = R[inner], t[inner]
+    return replace(motion, rotmats=rotmats.numpy().astype(np.float32), trans=trans.numpy().astype(np.float32))
 
 
-def _solve_window(
-    shaped: Shaped,
-    rotmats: Tensor,
-    trans: Tensor,
-    times: Tensor,
-    places: Tensor,
-    weights: Tensor,
-    options: PlantOptions,
-) -> tuple[Tensor, Tensor]:
+def _support(places: Places, foot: int) -> np.ndarray:
+    """Height [N] m under a foot: of what it is planted on, else of the floor, or of a lower level there is."""
+    columns = list(PAIRS[foot])
+    floor = min(0.0, float(places.levels.min(initial=0.0)))
+    levels = np.where(places.planted[:, columns], places.levels[:, columns], -np.inf).max(1)
+    return np.where(places.planted[:, columns].any(1), levels, floor)
+
+
+def _cut(whole: _Window, span: slice) -> _Window:
+    parts = {name: value[span] for name, value in vars(whole).items() if name not in ("shaped", "sole_feet")}
+    return replace(whole, **parts)
+
+
+def _solve(window: _Window, options: PlantOptions) -> tuple[Tensor, Tensor]:
     """Corrected rotations [N, 24, 3, 3] and translations [N, 3]. The total correction d is what is penalised: its
     rotations are small, so they add up over the iterations."""
-    N, joints = len(trans), list(JOINTS)
+    N, joints = len(window.trans), list(JOINTS)
     slack = torch.tensor([*(v for s in _SLACK.values() for v in s), *[options.trans] * 3], dtype=torch.float64)
     D = len(slack)
-    bend = difference_band(times, order=2) * 30  # [N, 3]
+    bend = difference_band(window.times, order=2) / REFERENCE_STEP  # [N, 3]
     stiff = torch.full((D,), options.turn_acceleration**-2, dtype=torch.float64)
     stiff[-3:] = options.trans_acceleration**-2
     next1, next2 = (torch.diag_embed(bend[:, k, None] * stiff) for k in (1, 2))
     own = torch.diag_embed(slack**-2 + bend[:, :1] * stiff)
     total = torch.zeros(N, D, dtype=torch.float64)
-    moved, place = rotmats, trans
+    moved, at, start = window.rotmats, window.trans, None
+    lifted = torch.zeros_like(window.support, dtype=torch.bool)
     for _ in range(options.iterations):
-        posed = pose_chain(shaped, moved, place)
-        rows = differentiate_points(shaped, posed, JOINTS)[:, list(CONTACT_KEYPOINTS)].flatten(1, 2)  # [N, 12, D]
-        error = (places - posed.points[:, list(CONTACT_KEYPOINTS)]).flatten(1)  # [N, 12]
-        weight = weights.repeat_interleave(3, 1) / options.tight**2
-        weighted = rows.transpose(1, 2) * weight[:, None]
-        right = (weighted @ (error + (rows @ total[..., None])[..., 0])[..., None])[..., 0]
-        total = solve_banded(own + weighted @ rows, next1, next2, right)
+        posed = pose_chain(window.shaped, moved, at)
+        rows = differentiate_points(window.shaped, posed, JOINTS)  # [N, K + S, 3, D]
+        start = posed.points[:, :KEYPOINT_COUNT] if start is None else start
+        terms = [
+            *_image_terms(window, posed.points[:, :KEYPOINT_COUNT], start, rows[:, :KEYPOINT_COUNT], options),
+            _place_term(window, posed.points, rows, options),
+            _floor_term(window, posed.points[:, KEYPOINT_COUNT:], rows[:, KEYPOINT_COUNT:], lifted, options),
+            _knee_term(window, moved, D, options),
+        ]
+        row, error, weight = (torch.cat(parts, 1) for parts in zip(*terms))  # [N, M, D], [N, M], [N, M]
+        weighted = row.transpose(1, 2) * weight[:, None]
+        right = (weighted @ (error + (row @ total[..., None])[..., 0])[..., None])[..., 0]
+        total = solve_banded(own + weighted @ row, next1, next2, right)
         turn = total[:, :-3].unflatten(1, (-1, 3))
-        moved = rotmats.clone()
-        moved[:, joints] = rotmats[:, joints] @ axis_angle_to_matrix(turn)
-        place = trans + total[:, -3:]
-    return moved, place
+        moved = window.rotmats.clone()
+        moved[:, joints] = window.rotmats[:, joints] @ axis_angle_to_matrix(turn)
+        at = window.trans + total[:, -3:]
+    return moved, at
+
+
+def _image_terms(window: _Window, points: Tensor, start: Tensor, rows: Tensor, options: PlantOptions) -> list:
+    """Two terms: towards what was seen, as far as it is believed, and towards where the figure was."""
+    depth = points[..., 2:].clamp_min(0.1)
+    flat = points[..., :2] / depth  # [N, K, 2]
+    across = (rows[:, :, :2] - flat[..., None] * rows[:, :, 2:]).flatten(1, 2)  # [N, 2K, D], m at the point's depth
+    off = (window.seen - flat) * depth
+    first = (window.seen - start[..., :2] / start[..., 2:].clamp_min(0.1)) * depth
+    robust = options.image_robust**2
+    belief = window.sure * (robust / (robust + first.square().sum(-1))) ** 2  # [N, K], Geman-McClure
+    weight = (belief / options.image**2).repeat_interleave(2, 1)
+    back = ((start[..., :2] / start[..., 2:].clamp_min(0.1) - flat) * depth).flatten(1)
+    stay = torch.full_like(weight, options.stay**-2)
+    return [(across, off.flatten(1), weight), (across, back, stay)]
+
+
+def _place_term(
+    window: _Window, points: Tensor, rows: Tensor, options: PlantOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Planted keypoints at their places: along the foot, across it, and in height."""
+    contact, N = list(CONTACT_KEYPOINTS), len(points)
+    at = torch.einsum("nab,nkb->nka", window.R, points[:, contact]) + window.t[:, None]
+    row = torch.einsum("nab,nkbd->nkad", window.R, rows[:, contact])  # [N, 4, 3, D]
+    is_pair = window.along.square().sum(-1) > 0.5  # [N, 2]
+    x, y = torch.where(is_pair[..., None], window.along, torch.tensor([1.0, 0.0], dtype=torch.float64)).unbind(-1)
+    o = torch.zeros_like(x)
+    axes = torch.stack([x, y, o, -y, x, o, o, o, o + 1], -1).view(N, 2, 3, 3).repeat_interleave(2, 1)  # [N, 4, 3, 3]
+    sigma = torch.tensor([options.tight, options.tight, options.upright], dtype=torch.float64).repeat(N, 4, 1)
+    sigma[:, ::2, 0] = torch.where(is_pair, options.slip, options.tight)  # heels
+    weight = window.planted[..., None] / sigma**2  # [N, 4, 3]
+    error = (axes @ (window.places - at)[..., None]).flatten(1)
+    return (axes @ row).flatten(1, 2), error, weight.flatten(1)
+
+
+def _floor_term(
+    window: _Window, soles: Tensor, rows: Tensor, lifted: Tensor, options: PlantOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sole vertices that are too low, up to what carries them; lifted [N, S] bool remembers them."""
+    up = window.R[:, 2]  # [N, 3] in the camera frame
+    error = window.support - torch.einsum("nb,nsb->ns", up, soles) - window.t[:, 2:]
+    row = torch.einsum("nb,nsbd->nsd", up, rows)
+    lifted |= error > 0
+    return row, error, torch.where(error > 0, options.floor**-2, lifted * options.release**-2)
+
+
+def _knee_term(window: _Window, moved: Tensor, D: int, options: PlantOptions) -> tuple[Tensor, Tensor, Tensor]:
+    """Knees bent backward, back to straight or to how far they were."""
+    least = matrix_to_axis_angle(window.rotmats[:, _KNEES])[..., 0].clamp_max(0)  # [N, 2] rad of flexion
+    error = least - matrix_to_axis_angle(moved[:, _KNEES])[..., 0]
+    row = torch.zeros(len(moved), 2, D, dtype=torch.float64)
+    row[:, [0, 1], _KNEE_TURNS] = 1
+    return row, error, (error > 0).double() / options.knee**2

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 
 from core.contacts import CONTACT_KEYPOINTS, label_contacts
-from core.feet import find_places, plant_feet, sole_heights
+from core.feet import plant_feet
 from core.records import Camera, CameraMotion, Motion, Track
 from core.rotation import matrix_to_axis_angle, matrix_to_quaternion, quaternion_to_matrix
 from core.skeleton import JOINT_NAMES
 from core.smooth import smooth_positions, smooth_rotations, strengths_by_joint
+from core.sole import foot_lengths, sole_heights
+from core.stances import find_places
 
 LEVEL_UP = np.array([0.0, -1.0, 0.0])
 _JOINT = {name: j for j, name in enumerate(JOINT_NAMES)}
@@ -231,17 +233,20 @@ def place(
     *,
     smoothing_s: float = 0.0,
     by_limb: dict[str, float] | None = None,
-    use_planting: bool = True,
+    lock_feet: bool = True,
 ) -> list[Motion]:
-    """Everybody smoothed, in one world with a floor, with contacts, planted feet held still."""
+    """Everybody smoothed, in one world with a floor, with contacts; with lock_feet, planted feet are held still and
+    soles kept out of the floor, and the contacts are of what is held."""
     motions = [smooth_camera_motion(m, track.times, smoothing_s, by_limb) for m, track in zip(motions, tracks)]
     R, t = place_in_world(motions, tracks, camera, body)
     placed = []
     for motion, track in zip(motions, tracks):
         feet = pose_body(motion, body)[1][:, list(CONTACT_KEYPOINTS)] @ R.T + t
-        contacts = label_contacts(feet, track.times)
-        if use_planting and len(track):
-            places = find_places(feet, contacts, track.times, sole_heights(body, motion.betas), R, t)
-            motion = plant_feet(motion, track.times, body, places)
+        heights = sole_heights(body, motion.betas)
+        contacts = label_contacts(feet, track.times, on_floor=heights)
+        if lock_feet and len(track):
+            places = find_places(feet, contacts, track.times, heights, foot_lengths(body, motion.betas))
+            contacts = np.where(places.planted, contacts, np.minimum(contacts, 0.49)).astype(np.float32)
+            motion = plant_feet(motion, track, camera, body, places, R, t)
         placed.append(replace(to_motion(motion, track, camera, body, R, t), contacts=contacts))
     return placed
