@@ -26,6 +26,8 @@ class ContactOptions:
     speed: float = 0.45
     """m/s at which a touch is as likely as not."""
     speed_softness: float = 0.12
+    depth_share: float = 0.5
+    """Part of the speed along the view (the world's y) that counts: one camera sees least there."""
     height: float = 0.09
     """m above the local level at which a touch is as likely as not."""
     height_softness: float = 0.02
@@ -50,12 +52,12 @@ def label_contacts(
 ) -> np.ndarray:
     """points [N, 4, 3] m of CONTACT_NAMES in the world (z up), times [N] s -> probabilities [N, 4] float32.
 
-    on_floor [4] m: their heights on a floor that is known; only then a foot on its toes is told from one that is flat.
+    on_floor [4] m: their heights on a floor that is known; only then heel and toe are told apart.
     """
     points, times = np.asarray(points, np.float64), np.asarray(times, np.float64)
     if len(points) == 0:
         return np.zeros((0, 4), np.float32)
-    speed = point_speeds(points, times)
+    speed = point_speeds(points * (1, options.depth_share, 1), times)
     lowest = points[..., 2].min(1)
     first = np.searchsorted(times, times - options.level_s)
     last = np.searchsorted(times, times + options.level_s, side="right")

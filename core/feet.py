@@ -51,7 +51,7 @@ _KNEE_TURNS = [3 * JOINTS.index(knee) for knee in _KNEES]
 class PlantOptions:
     tight: float = 0.001
     """m along the floor that a planted point may be off its place."""
-    slip: float = 0.02
+    slip: float = 0.004
     """m along the foot that a heel may be off its place while its toe is planted: a heel that rises comes nearer."""
     upright: float = 0.006
     """m by which it may be too high or too low."""
@@ -59,7 +59,7 @@ class PlantOptions:
     """m that a sole may sink."""
     release: float = 0.01
     """m that a sole which had to be lifted may be too high: without it steps lift and drop it in turn."""
-    image: float = 0.018
+    image: float = 0.017
     """m at the person's depth that a keypoint may be off what was seen."""
     image_robust: float = 0.06
     """m beyond which what was seen is disbelieved."""
