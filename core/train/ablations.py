@@ -58,13 +58,13 @@ def run_ablations(
 ) -> dict[str, dict[str, list[float]]]:
     """Train and measure all variants; returns variant -> metric -> a value per seed (mm, mm/frame^2).
 
-    `options.start_from` names the network file whose lifter all share; it is held fixed.
+    Choices are trained with the first seed only. `options.start_from` names the network file whose lifter all share; it is held fixed.
     """
     if options.start_from is None or options.shards is None:
         raise InputError("Ablations need --start-from (a network with a trained lifter) and --shards")
     table: dict[str, dict[str, list[float]]] = {}
     for seed in seeds:  # all variants once before any is done twice
-        for name, changes in (VARIANTS | CHOICES).items():
+        for name, changes in (VARIANTS | (CHOICES if seed == seeds[0] else {})).items():
             folder = options.out / f"{name.replace(' ', '_').replace(',', '').replace('/', '_')}-{seed}"
             done = folder / f"{split}.json"
             if not done.exists():
