@@ -1,8 +1,8 @@
 """What each part of the error is worth: the same method, told one part of the truth.
 
 Before it works a method can be given the true 2D keypoints, the true 3D landmarks with them, or the true focal
-length; in what it returns the true height, shape or root rotation can be put in its place. Every row is a method
-of its own for `evaluate`.
+length; in what it returns the true height, shape or root rotation can be put in its place, and the average shape,
+which shows what the recovered one is worth. Every row is a method of its own for `evaluate`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ def correct_shape(motion: CameraMotion, clip: TestClip) -> CameraMotion:
     return replace(motion, betas=clip.betas.numpy())
 
 
+def average_shape(motion: CameraMotion, clip: TestClip) -> CameraMotion:
+    """The recovered rotations on the average body: no knowledge of the shape at all."""
+    return replace(motion, betas=np.zeros_like(motion.betas))
+
+
 def correct_root(motion: CameraMotion, clip: TestClip) -> CameraMotion:
     """The true rotation of the root; all others turn with it."""
     rotmats = motion.rotmats.copy()
@@ -76,6 +81,7 @@ GIVEN: dict[str, Give] = {
     "true 2D, 3D and focal": lambda clip, body: give_focal(give_landmarks(clip, body), body),
 }
 CORRECTED: dict[str, Correct] = {
+    "average shape": average_shape,
     "true shape": correct_shape,
     "true root": correct_root,
     "true shape and root": correct_both,
