@@ -34,6 +34,7 @@ class BatchOptions:
     person: str | tuple[int, ...] = "all"
     max_people: int = 4
     smoothing_s: float = 0.03
+    lock_feet: bool = True
     focal_mm: float | None = None
     height_m: float | dict[int, float] | None = None
     """Standing height: of everybody, or by person."""
@@ -54,6 +55,7 @@ class BatchOptions:
             "person": self.person if isinstance(self.person, str) else list(self.person),
             "max_people": self.max_people,
             "smoothing_s": self.smoothing_s,
+            "lock_feet": self.lock_feet,
             "vertices": self.mode in VERTEX_MODES,
             "start": self.start,
             "resume": self.resume,
@@ -92,6 +94,8 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--person", default="all", metavar="WHO", help='"all", or numbers of people such as 0,2')
     add("--max-people", type=int, default=4, metavar="N", help="most people to look for (default 4)")
     add("--smoothing", type=float, default=0.03, metavar="S", help="smoothing in seconds (default 0.03, 0 is none)")
+    meaning = "hold planted feet still and soles out of the floor (default --lock-feet)"
+    add("--lock-feet", action=argparse.BooleanOptionalAction, default=True, help=meaning)
     add("--focal-mm", type=float, metavar="MM", help="focal length for a 36 mm wide sensor, if known")
     add("--height", type=_heights, metavar="M", help="known height in metres, 1.72; or by person, 0:1.72,1:1.6")
     add("--start", type=float, default=0.0, metavar="S", help="seconds into each clip to start at")
@@ -143,6 +147,7 @@ def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchO
         person=person,
         max_people=given.max_people,
         smoothing_s=given.smoothing,
+        lock_feet=given.lock_feet,
         focal_mm=given.focal_mm,
         height_m=given.height,
         start=given.start,
@@ -179,7 +184,8 @@ def option_arguments(options: BatchOptions) -> list[str]:
         "--engine-python": options.engine_python or None,
     }
     pairs = [word for name, value in words.items() if value is not None for word in (name, str(value))]
-    return [*pairs, "--refine" if options.refine else "--no-refine", *(["--resume"] if options.resume else [])]
+    switches = [f"--{'' if options.refine else 'no-'}refine", f"--{'' if options.lock_feet else 'no-'}lock-feet"]
+    return [*pairs, *switches, *(["--resume"] if options.resume else [])]
 
 
 def find_videos(patterns: list[str]) -> tuple[list[Path], list[str]]:

@@ -107,6 +107,14 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
         subtype="TIME_ABSOLUTE",
         unit="TIME_ABSOLUTE",
     )
+    lock_feet: BoolProperty(
+        name="Lock Feet",
+        description=(
+            "Hold planted feet still and keep soles out of the floor by small corrections of root and legs, with the "
+            "figure staying where the video has it. Off leaves feet as they were recovered"
+        ),
+        default=True,
+    )
     use_focal: BoolProperty(
         name="Known Lens", description="Give the focal length of the camera instead of a usual guess", default=False
     )

@@ -52,6 +52,8 @@ class JobOptions:
     """Send rough frames while the video is still being read. Changes no result."""
     smoothing_s: float = 0.03
     """Time constant of the smoothing in seconds; 0 = none."""
+    lock_feet: bool = True
+    """Hold planted feet still and soles out of the floor."""
     body: str | None = None
     """Path of a body model file; None = the shipped body."""
     max_people: int = 4
@@ -65,7 +67,7 @@ class JobOptions:
         _check(_is_number(self.start) and self.start >= 0, "start", self.start, "seconds, 0 or more")
         if self.end is not None:
             _check(_is_number(self.end) and self.end > self.start, "end", self.end, f"seconds after {self.start}")
-        for name in ("refine", "vertices", "resume", "live"):
+        for name in ("refine", "lock_feet", "vertices", "resume", "live"):
             _check(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         for name in ("out_dir", "cache_dir", "body"):
             value = getattr(self, name)

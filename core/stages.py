@@ -148,10 +148,10 @@ class Stages:
     def place(
         self, motions: list[CameraMotion], tracks: list[Track], camera: Camera, body: Any, options: JobOptions
     ) -> list[Motion]:
-        """Return everybody's motion in one world with a floor at z = 0, smoothed, with contacts."""
+        """Return everybody's motion in one world with a floor at z = 0, smoothed, with contacts and locked feet."""
         from core.world import place
 
-        return place(motions, tracks, camera, body, smoothing_s=options.smoothing_s)
+        return place(motions, tracks, camera, body, smoothing_s=options.smoothing_s, lock_feet=options.lock_feet)
 
     def to_motion(
         self, motion: CameraMotion, track: Track, camera: Camera, body: Any, R: np.ndarray, t: np.ndarray

@@ -31,6 +31,7 @@ def video(tmp_path):
         ({"person": 1}, False, True),
         ({"vertices": True}, False, True),
         ({"smoothing_s": 0.3}, False, True),
+        ({"lock_feet": False}, False, True),
         ({"height_m": 1.7}, False, True),
         ({"height_m": {0: 1.7}}, False, True),
         ({"device": "cuda"}, False, False),

@@ -23,6 +23,7 @@ def test_defaults_are_valid_and_dict_round_trip():
         ({"quality": 1}, "quality"),
         ({"quality": ["high"]}, "quality"),
         ({"refine": 1}, "refine"),
+        ({"lock_feet": "no"}, "lock_feet"),
         ({"person": "first"}, "person"),
         ({"person": []}, "person"),
         ({"person": [-1]}, "person"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core import pipeline, result, stream
+from core import pipeline, result, stream, world
 from core.errors import InputError, NoPersonError, OutputError
 from core.options import JobOptions
 from core.protocol import (
@@ -357,6 +357,14 @@ def test_refining_is_told_to_the_method_that_knows_it(video, refine, monkeypatch
     for method in ("hyperbolic", "fit"):
         Stages().recoverer(method, refine=refine)("track")
     assert told == [refine, "nothing"]
+
+
+@pytest.mark.parametrize("lock_feet", [True, False])
+def test_placing_is_told_smoothing_and_whether_to_lock_feet(lock_feet, monkeypatch):
+    told = []
+    monkeypatch.setattr(world, "place", lambda *args, **named: told.append((args, named)))
+    Stages().place([1], [2], 3, 4, JobOptions(smoothing_s=0.2, lock_feet=lock_feet))
+    assert told == [(([1], [2], 3, 4), {"smoothing_s": 0.2, "lock_feet": lock_feet})]
 
 
 def test_methods_that_refine_are_those_said_to():

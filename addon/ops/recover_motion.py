@@ -27,6 +27,7 @@ def collect_job_options(settings, preferences) -> dict:
         "max_people": settings.max_people,
         "device": device,
         "smoothing_s": round(settings.smoothing, 4),
+        "lock_feet": settings.lock_feet,
         "vertices": settings.mode in VERTEX_MODES,
         "out_dir": str(results_folder()),
     }

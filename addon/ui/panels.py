@@ -97,6 +97,7 @@ class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
         column.prop(settings, "quality")
         column.prop(settings, "mode")
         column.prop(settings, "smoothing")
+        column.prop(settings, "lock_feet")
         header, body = layout.panel("hyper_mocap_options", default_closed=True)
         header.label(text="Options")
         if body:

@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     focal.add_argument("--focal-px", type=float, metavar="PX", help="focal length in pixels")
     parser.add_argument("--smoothing", type=float, metavar="S", help="smoothing in seconds, 0 = none")
     parser.add_argument(
+        "--lock-feet",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="hold planted feet still and soles out of the floor (default: --lock-feet)",
+    )
+    parser.add_argument(
         "--height", metavar="M|N:M[,N:M]", help="known standing height in metres, of everybody or by person (0:1.72)"
     )
     parser.add_argument("--body", metavar="FILE", help="body model of your own (SMPL .npz or .pkl)")
@@ -213,6 +219,7 @@ def _options(args: argparse.Namespace) -> JobOptions:
         focal_px=args.focal_px,
         focal_mm=args.focal_mm,
         height_m=None if args.height is None else read_heights(args.height),
+        lock_feet=args.lock_feet,
         body=args.body,
         max_people=args.max_people,
         **values,

@@ -99,6 +99,19 @@ def test_refining_is_offered_for_the_methods_that_know_it(addon) -> None:
         assert ("refine" in layout.drawn) is is_offered, method
 
 
+def test_feet_are_locked_unless_told_otherwise(addon) -> None:
+    from addon.ops.recover_motion import collect_job_options
+    from addon.ui.panels import HYPER_MOCAP_PT_recover
+
+    settings = bpy.context.scene.hyper_mocap
+    assert collect_job_options(settings, None)["lock_feet"] is True
+    settings.lock_feet = False
+    assert collect_job_options(settings, None)["lock_feet"] is False
+    layout = Layout()
+    HYPER_MOCAP_PT_recover.draw(SimpleNamespace(layout=layout, _draw_engine=lambda *_: None), bpy.context)
+    assert "lock_feet" in layout.drawn
+
+
 def test_import_video_tells_the_clip(addon, tmp_path: Path) -> None:
     scene = bpy.context.scene
     scene.frame_start = 11
