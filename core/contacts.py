@@ -31,7 +31,7 @@ class ContactOptions:
     height: float = 0.09
     """m above the local level at which a touch is as likely as not."""
     height_softness: float = 0.02
-    raised: float = 0.055
+    raised: float = 0.045
     """m that heel or toe may be higher than the other one of a foot, against how they stand, to be as likely as not
     down as well."""
     raised_softness: float = 0.01

@@ -1,10 +1,11 @@
 """Smoothing of rotations and positions over time: zero phase, strength in seconds, fast hits kept.
 
-Each sample becomes the value at its time of a line fitted to its neighbours with Gaussian weights (local linear
-regression: Cleveland, "Robust locally weighted regression", JASA 1979), so steady motion is not delayed or flattened
-at the ends, and times need not be even. The kernel's width is the strength asked for, or less where the motion bends
-so sharply that blurring it would move it by more than a tolerance: a symmetric kernel of width s moves a signal of
-acceleration a by about a s^2 / 2. Strength 0 returns the input.
+Each sample becomes the value at its time of a parabola fitted to its neighbours with Gaussian weights (local
+quadratic regression: Cleveland, "Robust locally weighted regression", JASA 1979), so steady and evenly accelerated
+motion is not delayed or flattened, at the ends neither, and times need not be even. Against a line it lets slow
+motion through more fully and stops tremor more sharply: with u = (2 pi f width)^2 / 2 it passes (1 + u) exp(-u) of a
+wave, a line exp(-u). The kernel's width follows from the strength asked for, or is less where the motion bends
+sharply. Strength 0 returns the input.
 
 N frames, J joints. numpy, float64 inside.
 """
@@ -34,12 +35,16 @@ LIMBS: dict[str, tuple[str, ...]] = {
 class Tolerance:
     """How far smoothing may move a motion at its sharpest bends."""
 
-    angle: float = 0.04
+    angle: float = 0.02
     """rad."""
     position: float = 0.015
     """m."""
 
 
+WIDTH = 1.8
+"""Width of the kernel by strength: so wide, a parabola stops as much tremor as a line as wide as the strength."""
+SLOPE = 0.25
+"""Change of the width per time: faster, and the change itself would be seen as a tremor."""
 BEND_PASSES = 2
 KERNEL_REACH = 3.0
 """Kernel half width in standard deviations."""
@@ -86,46 +91,45 @@ def smooth_rotations(
 
 
 def _smooth(values: np.ndarray, times: np.ndarray, strengths: np.ndarray, tolerance: float, difference) -> np.ndarray:
-    """Offsets [N, J, D] from each sample to the line through its neighbours. difference(a, b) is b relative to a."""
+    """Offsets [N, J, D] from each sample to the curve through its neighbours. difference(a, b) is b relative to a."""
     N, J = values.shape[:2]
     zero = np.zeros_like(difference(values, values))
     if N < 3 or not strengths.any():
         return zero
-    widths = np.repeat(strengths[None], N, 0)
+    widths = np.repeat(WIDTH * strengths[None], N, 0)
     for _ in range(BEND_PASSES):
         # with half the width, to see where the motion bends; the sharper a bend, the narrower the next look at it
-        rough = _fit_lines(values, times, widths / 2, difference)
+        rough = _fit_parabolas(values, times, widths / 2, difference)
         bend = _accelerations(values, rough, times, difference)  # [N, J]
-        widths = np.minimum(widths, np.sqrt(2 * tolerance / np.maximum(bend, 1e-12)))
+        widths = np.minimum(widths, WIDTH * np.sqrt(2 * tolerance / np.maximum(bend, 1e-12)))
         widths = _limit_slope(widths, times)
-    return _fit_lines(values, times, widths, difference)
+    return _fit_parabolas(values, times, widths, difference)
 
 
-def _fit_lines(values: np.ndarray, times: np.ndarray, widths: np.ndarray, difference) -> np.ndarray:
-    """Intercepts [N, J, D] of Gaussian-weighted lines through difference(sample, neighbours); widths [N, J] s."""
+def _fit_parabolas(values: np.ndarray, times: np.ndarray, widths: np.ndarray, difference) -> np.ndarray:
+    """Intercepts [N, J, D] of Gaussian-weighted parabolas through difference(sample, neighbours); widths [N, J] s."""
     N = len(times)
     shares = np.gradient(times) if N > 1 else np.ones(1)  # a denser stretch must not weigh more
     reach = _reach(times, KERNEL_REACH * widths.max())
     zero = np.zeros_like(difference(values, values))
-    s0, s1, s2 = (np.zeros(widths.shape) for _ in range(3))
-    b0, b1 = zero.copy(), zero.copy()
+    s = np.zeros((5, *widths.shape))  # sums of weight * x^k
+    b = np.zeros((3, *zero.shape))  # and times the step to the neighbour
     for offset in range(-reach, reach + 1):
         here = slice(max(0, -offset), N - max(0, offset))
         there = slice(max(0, offset), N - max(0, -offset))
-        dt = (times[there] - times[here])[:, None]
-        width = np.maximum(widths[here], 1e-9)
-        weight = np.exp(-0.5 * (dt / width) ** 2) * (np.abs(dt) <= KERNEL_REACH * width) * shares[there][:, None]
-        s0[here] += weight
-        s1[here] += weight * dt
-        s2[here] += weight * dt * dt
+        x = (times[there] - times[here])[:, None] / np.maximum(widths[here], 1e-9)
+        weight = np.exp(-0.5 * x**2) * (np.abs(x) <= KERNEL_REACH) * shares[there][:, None]
         step = difference(values[here], values[there]) if offset else zero[here]
-        b0[here] += weight[..., None] * step
-        b1[here] += (weight * dt)[..., None] * step
-    determinant = s0 * s2 - s1 * s1
-    is_line = determinant > 1e-9 * np.maximum(s0 * s2, 1e-30)
-    safe = np.where(is_line, determinant, 1.0)
-    intercept = (s2[..., None] * b0 - s1[..., None] * b1) / safe[..., None]
-    return np.where(is_line[..., None], intercept, 0.0)
+        for k in range(5):
+            s[k][here] += weight * x**k
+            if k < 3:
+                b[k][here] += (weight * x**k)[..., None] * step
+    # first row of the inverse of the normal matrix [[s0, s1, s2], [s1, s2, s3], [s2, s3, s4]]
+    row = np.stack([s[2] * s[4] - s[3] ** 2, s[2] * s[3] - s[1] * s[4], s[1] * s[3] - s[2] ** 2])
+    determinant = (s[:3] * row).sum(0)
+    is_parabola = determinant > 1e-6 * np.maximum(s[0] ** 3, 1e-30)  # else through the sample itself, or nearly
+    intercept = (row[..., None] * b).sum(0) / np.where(is_parabola, determinant, 1.0)[..., None]
+    return np.where(is_parabola[..., None], intercept, 0.0)
 
 
 def _accelerations(values: np.ndarray, offsets: np.ndarray, times: np.ndarray, difference) -> np.ndarray:
@@ -140,7 +144,7 @@ def _accelerations(values: np.ndarray, offsets: np.ndarray, times: np.ndarray, d
 def _limit_slope(widths: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Narrow kernels near a narrow one, so that a hit does not leak into the frames around it."""
     widths = widths.copy()
-    dt = np.diff(times)[:, None] / 2
+    dt = np.diff(times)[:, None] * SLOPE
     for t in range(1, len(widths)):
         widths[t] = np.minimum(widths[t], widths[t - 1] + dt[t - 1])
     for t in range(len(widths) - 2, -1, -1):

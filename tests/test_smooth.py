@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from core.skeleton import JOINT_NAMES
-from core.smooth import LIMBS, smooth_positions, smooth_rotations, strengths_by_joint
+from core.smooth import LIMBS, WIDTH, smooth_positions, smooth_rotations, strengths_by_joint
 
 TIMES = np.arange(120) / 30
 UNEVEN = np.cumsum(np.random.default_rng(3).uniform(0.01, 0.06, 120))
@@ -83,8 +83,44 @@ def test_smoothing_depends_on_seconds_not_frames():
         x = np.repeat(wave(t)[:, None], 3, 1)
         heights.append(np.abs(smooth_positions(x, t, 0.08, tolerance=10.0)[rate:-rate, 0]).max())
     assert heights[0] == pytest.approx(heights[1], rel=0.03)
-    # a line fit with Gaussian weights passes exp(-(2 pi f s)^2 / 2) of a wave in the middle
-    assert heights[1] == pytest.approx(0.05 * np.exp(-((2 * np.pi * 2.5 * 0.08) ** 2) / 2), rel=0.05)
+    # what fitting parabolas with weights g over |z| <= 3 passes of cos(a z): the integral of its kernel times it
+    z = np.linspace(-3, 3, 20001)
+    g = np.exp(-(z**2) / 2)
+    m0, m2, m4 = (np.trapezoid(g * z**k, z) for k in (0, 2, 4))
+    kernel = g * (m4 - m2 * z**2) / (m0 * m4 - m2**2)
+    passed = np.trapezoid(kernel * np.cos(2 * np.pi * 2.5 * 0.08 * WIDTH * z), z)
+    assert heights[1] == pytest.approx(0.05 * passed, rel=0.03)
+
+
+def test_even_acceleration_is_untouched_to_the_very_ends():
+    x = np.stack([3 * UNEVEN**2, 1 - UNEVEN**2 / 2 + UNEVEN, 0 * UNEVEN], 1)
+    np.testing.assert_allclose(smooth_positions(x, UNEVEN, 0.1, tolerance=10.0), x, atol=1e-8)
+
+
+def test_agrees_with_least_squares_one_frame_at_a_time():
+    """Parabolas by numpy's own solver, with the widths that hold where nothing bends sharply."""
+    x = np.cumsum(np.random.default_rng(5).normal(0, 0.01, (120, 3)), 0)
+    smoothed = smooth_positions(x, TIMES, 0.1, tolerance=1e3)
+    for frame in (0, 3, 60, 119):
+        dt = TIMES - TIMES[frame]
+        near = np.abs(dt) <= 3 * 0.1 * WIDTH
+        root = np.exp(-0.25 * (dt[near] / (0.1 * WIDTH)) ** 2)[:, None]
+        fitted = np.linalg.lstsq(root * np.vander(dt[near], 3), root * x[near], rcond=None)[0]
+        np.testing.assert_allclose(smoothed[frame], fitted[-1], atol=1e-9)
+
+
+def test_strong_smoothing_beside_hits_adds_no_tremor():
+    """Three hits in a calm motion: between them what wavers faster than 6 Hz must not grow with the strength."""
+    generator = np.random.default_rng(4)
+    hits = sum(0.8 * np.exp(-0.5 * ((TIMES - at) / 0.06) ** 2) for at in (0.8, 1.9, 3.0))
+    noise = generator.normal(0, 0.004, 120)
+    wavering = []
+    for strength in (0.0, 0.03, 0.1, 0.2):
+        q = smooth_rotations(about([1, 0, 0], hits + noise), TIMES, strengths_by_joint(strength))
+        angle = 2 * np.arctan2(q[:, 0, 1], q[:, 0, 0]) - hits
+        calm = hits < 1e-3
+        wavering.append(np.abs(np.diff(angle, 3)[calm[1:-2]]).mean())
+    assert max(wavering[1:]) < 0.6 * wavering[0]
 
 
 def test_limbs_have_their_own_strength():
