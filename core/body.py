@@ -175,7 +175,7 @@ class Body(nn.Module):
             turn, place = turns[-1].index_select(-3, parents), places[-1].index_select(-2, parents)
             places.append(place + _turn(turn, bones[..., start:end, :]))
             turns.append(turn @ rotmats[..., start:end, :, :])
-        batch = torch.broadcast_shapes(*(place.shape[:-2] for place in places))
+        batch = np.broadcast_shapes(*(place.shape[:-2] for place in places))
         joined = torch.cat([place.expand(*batch, *place.shape[-2:]) for place in places], -2)
         order = self._joint_order
         return joined.index_select(-2, order), torch.cat(turns, -3).index_select(-3, order)
@@ -218,7 +218,7 @@ class Body(nn.Module):
     def _transforms(self, rotmats: Tensor, betas: Tensor, trans: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """joints [..., 24, 3], global_rotmats [..., 24, 3, 3], offsets [..., 24, 3]: x -> R_j x + offset_j."""
         joints, global_rotmats = self.forward_kinematics(rotmats, betas, trans)
-        batch = torch.broadcast_shapes(joints.shape[:-2], global_rotmats.shape[:-3])
+        batch = np.broadcast_shapes(joints.shape[:-2], global_rotmats.shape[:-3])
         global_rotmats = global_rotmats.expand(*batch, JOINT_COUNT, 3, 3)
         return joints, global_rotmats, joints - _turn(global_rotmats, self.rest_joints(betas))
 
