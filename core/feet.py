@@ -73,7 +73,7 @@ class PlantOptions:
     """rad/s^2 of the corrections."""
     trans_acceleration: float = 0.6
     """m/s^2 of the corrections."""
-    iterations: int = 6
+    iterations: int = 4
     window_frames: int = 240
     margin_frames: int = 40
 
@@ -179,7 +179,7 @@ def _solve(window: _Window, options: PlantOptions) -> tuple[Tensor, Tensor]:
         rows = differentiate_points(window.shaped, posed, JOINTS)  # [N, K + S, 3, D]
         start = posed.points[:, :KEYPOINT_COUNT] if start is None else start
         terms = [
-            *_image_terms(window, posed.points[:, :KEYPOINT_COUNT], start, rows[:, :KEYPOINT_COUNT], options),
+            _image_term(window, posed.points[:, :KEYPOINT_COUNT], start, rows[:, :KEYPOINT_COUNT], options),
             _place_term(window, posed.points, rows, options),
             _floor_term(window, posed.points[:, KEYPOINT_COUNT:], rows[:, KEYPOINT_COUNT:], lifted, options),
             _knee_term(window, moved, D, options),
@@ -195,19 +195,23 @@ def _solve(window: _Window, options: PlantOptions) -> tuple[Tensor, Tensor]:
     return moved, at
 
 
-def _image_terms(window: _Window, points: Tensor, start: Tensor, rows: Tensor, options: PlantOptions) -> list:
-    """Two terms: towards what was seen, as far as it is believed, and towards where the figure was."""
+def _image_term(
+    window: _Window, points: Tensor, start: Tensor, rows: Tensor, options: PlantOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keypoints towards where they were seen, as far as that is believed, and less so towards where they were.
+
+    Two pulls on one coordinate are one pull, of their weights' sum, towards their mean.
+    """
     depth = points[..., 2:].clamp_min(0.1)
     flat = points[..., :2] / depth  # [N, K, 2]
     across = (rows[:, :, :2] - flat[..., None] * rows[:, :, 2:]).flatten(1, 2)  # [N, 2K, D], m at the point's depth
-    off = (window.seen - flat) * depth
-    first = (window.seen - start[..., :2] / start[..., 2:].clamp_min(0.1)) * depth
+    before = start[..., :2] / start[..., 2:].clamp_min(0.1)
     robust = options.image_robust**2
-    belief = window.sure * (robust / (robust + first.square().sum(-1))) ** 2  # [N, K], Geman-McClure
-    weight = (belief / options.image**2).repeat_interleave(2, 1)
-    back = ((start[..., :2] / start[..., 2:].clamp_min(0.1) - flat) * depth).flatten(1)
-    stay = torch.full_like(weight, options.stay**-2)
-    return [(across, off.flatten(1), weight), (across, back, stay)]
+    off = ((window.seen - before) * depth).square().sum(-1)
+    seen = window.sure * (robust / (robust + off)) ** 2 / options.image**2  # [N, K], Geman-McClure
+    weight = (seen + options.stay**-2)[..., None]
+    target = (seen[..., None] * window.seen + options.stay**-2 * before) / weight
+    return across, ((target - flat) * depth).flatten(1), weight.expand(-1, -1, 2).flatten(1)
 
 
 def _place_term(

@@ -79,3 +79,35 @@ def test_options_change_the_verdict():
     times = np.arange(30) / 30
     assert not (label_contacts(points, times) > 0.5).any()
     assert (label_contacts(points, times, ContactOptions(speed=1.0)) > 0.5).all()
+
+
+STANDING = np.array([0.04, 0.03, 0.04, 0.03])
+
+
+def feet_at(heights):
+    """[30, 4, 3] still, at heights [4] above how they stand."""
+    points = np.zeros((30, 4, 3)) + [[0, 0, 0], [0.2, 0, 0], [0, 0.3, 0], [0.2, 0.3, 0]]
+    points[..., 2] += STANDING + heights
+    return points
+
+
+def test_a_foot_on_the_known_floor_touches_whatever_the_other_does():
+    points = feet_at([-0.3, -0.3, 0.0, 0.0])  # the left foot is seen under the floor
+    times = np.arange(30) / 30
+    assert not (label_contacts(points, times)[:, 2:] > 0.5).any()
+    assert (label_contacts(points, times, on_floor=STANDING)[:, 2:] > 0.5).all()
+
+
+@pytest.mark.parametrize("heights, touching", [((0.07, 0.0), [0, 1]), ((0.0, 0.07), [1, 0]), ((0.02, 0.0), [1, 1])])
+def test_a_foot_on_its_toes_touches_with_them_alone(heights, touching):
+    points = feet_at([*heights, 0.0, 0.0])
+    labels = label_contacts(points, np.arange(30) / 30, on_floor=STANDING) > 0.5
+    assert (labels == [*touching, 1, 1]).all()
+
+
+def test_depth_that_swims_is_no_step():
+    points = np.zeros((30, 4, 3))
+    points[:, :2, 1] = (0.6 * np.arange(30) / 30)[:, None]  # away from the camera
+    points[:, 2:, 0] = (0.6 * np.arange(30) / 30)[:, None]  # across the picture
+    labels = label_contacts(points, np.arange(30) / 30) > 0.5
+    assert labels[:, :2].all() and not labels[:, 2:].any()

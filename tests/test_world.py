@@ -185,3 +185,18 @@ def test_who_never_touches_the_floor_still_gets_one():
     R, t = place_in_world([motion], [track], CAMERA, BODY)
     points = BODY.keypoints(torch.from_numpy(motion.rotmats), None, torch.from_numpy(motion.trans)).numpy()
     assert (points[:, 21:25] @ R.T + t)[..., 2].min() == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("lock_feet", [True, False])
+def test_feet_are_held_where_contacts_say_so_only_if_asked(lock_feet):
+    motion, track = film(*walk_in_world(120))
+    drift = 0.03 * np.sin(3 * track.times)[:, None] * [1, 0, 0]
+    drifting = replace(motion, trans=(motion.trans + drift).astype(np.float32))
+    [placed] = place([drifting], [track], CAMERA, BODY, lock_feet=lock_feet)
+    rotmats = rodrigues(placed.poses.reshape(-1, 24, 3).astype(float))
+    feet = skin_keypoints(BODY._arrays, rotmats, placed.trans.astype(float))[1][:, [21, 23, 22, 24]]
+    touching = placed.contacts > 0.5
+    both = touching[1:] & touching[:-1]
+    speed = (np.linalg.norm(np.diff(feet[..., :2], axis=0), axis=-1) * 30)[both]
+    assert both.mean() > 0.3
+    assert speed.mean() < 0.005 if lock_feet else speed.mean() > 0.04
