@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +90,17 @@ def test_rotations_and_shape_that_made_a_mesh_are_found(body, noise, limit_mm, l
     fitted, fitted_joints = body.skin(found, shape, torch.zeros(3))
     assert float(mean_point_error(fitted - fitted_joints[:, :1], relative).mean()) < limit_mm
     assert float(rotation_angle(found, truth).mean()) < limit_deg
+
+
+def test_the_shape_of_meshes_is_drawn_to_the_average_body(body):
+    truth, betas = a_pose(30), torch.randn(10)
+    ids = mesh_fit.spread_vertices(body.v_template, 600)
+    vertices, joints = body.skin(truth, betas, torch.zeros(3))
+    mesh = SimpleNamespace(vertices=(vertices - joints[:, :1])[:, ids])
+    chunk = SimpleNamespace(mesh=mesh, meshed=torch.arange(30))
+    found = hyperbolic._shape(body, chunk, ids, truth, betas)
+    torch.testing.assert_close(found, hyperbolic.SHAPE_SHARE * betas, atol=0.15, rtol=0)
+    assert 0 < hyperbolic.SHAPE_SHARE < 1
 
 
 def test_true_rotations_stay(body):

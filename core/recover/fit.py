@@ -45,6 +45,9 @@ class FitOptions:
     pitch_frames: int = 20
     shape_frames: int = 40
     shape_iterations: int = 12
+    shape_weight: float = 1.0
+    """How many independent frames the shape's frames count as, against the average body. The detector's errors are
+    much the same in all of them: with 6, heights were off by 105 mm on rendered validation clips, now by 82."""
     coarse_iterations: int = 4
     """With outliers still pulling."""
     iterations: int = 8
@@ -123,6 +126,7 @@ def fit(
             prior,
             graduated(options.sigmas, 1.5),
             iterations=options.shape_iterations,
+            effective_frames=options.shape_weight,
             should_stop=should_stop,
         )
     else:
