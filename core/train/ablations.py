@@ -58,30 +58,31 @@ def run_ablations(
 ) -> dict[str, dict[str, list[float]]]:
     """Train and measure all variants; returns variant -> metric -> a value per seed (mm, mm/frame^2).
 
-    Choices are trained with the first seed only. `options.start_from` names the network file whose lifter all share; it is held fixed.
+    Choices are trained with the first seed only. `options.start_from` names the network file whose lifter all share;
+    it is held fixed.
     """
     if options.start_from is None or options.shards is None:
         raise InputError("Ablations need --start-from (a network with a trained lifter) and --shards")
     table: dict[str, dict[str, list[float]]] = {}
-    for seed in seeds:  # all variants once before any is done twice
-        for name, changes in (VARIANTS | (CHOICES if seed == seeds[0] else {})).items():
-            folder = options.out / f"{name.replace(' ', '_').replace(',', '').replace('/', '_')}-{seed}"
-            done = folder / f"{split}.json"
-            if not done.exists():
-                config = options.config
-                config = replace(
-                    config,
-                    seed=seed,
-                    network=replace(config.network, **changes),
-                    mesh=replace(config.mesh, lifter_rate=0.0),
-                )
-                train(replace(options, config=config, out=folder, skip_lift=True))
-                found = measure(folder / "hyperbolic.safetensors", options.shards, split, options.device)
-                done.write_text(json.dumps(found) + "\n", encoding="utf-8")
-            found = json.loads(done.read_text(encoding="utf-8"))
-            on_done(f"{name}, seed {seed}: " + " ".join(f"{key} {value:.1f}" for key, value in found.items()))
-            for key in METRICS:
-                table.setdefault(name, {}).setdefault(key, []).append(found[key])
+    runs = [(seed, name) for seed in seeds for name in VARIANTS] + [(seeds[0], name) for name in CHOICES]
+    for seed, name in runs:  # all variants once before any is done twice
+        folder = options.out / f"{name.replace(' ', '_').replace(',', '').replace('/', '_')}-{seed}"
+        done = folder / f"{split}.json"
+        if not done.exists():
+            config = options.config
+            config = replace(
+                config,
+                seed=seed,
+                network=replace(config.network, **(VARIANTS | CHOICES)[name]),
+                mesh=replace(config.mesh, lifter_rate=0.0),
+            )
+            train(replace(options, config=config, out=folder, skip_lift=True))
+            found = measure(folder / "hyperbolic.safetensors", options.shards, split, options.device)
+            done.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        found = json.loads(done.read_text(encoding="utf-8"))
+        on_done(f"{name}, seed {seed}: " + " ".join(f"{key} {value:.1f}" for key, value in found.items()))
+        for key in METRICS:
+            table.setdefault(name, {}).setdefault(key, []).append(found[key])
     return table
 
 
