@@ -34,6 +34,8 @@ RAW_ACTION, SMOOTH_ACTION, STRENGTH = (
     "hyper_mocap_smoothing_s",
 )
 """Custom properties of the armature: names of the two actions, and the strength of the second."""
+PARABOLA_WIDTH = 1.35
+"""Width of a parabola's window that stops about as much tremor as a mean over a window of width 1."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,42 @@ def gaussian_mean(values: np.ndarray, times: np.ndarray, window_s: float) -> np.
     return (total / weight[:, None]).reshape(np.shape(values))
 
 
+def local_parabola(values: np.ndarray, times: np.ndarray, window_s: float) -> np.ndarray:
+    """Values [N, ...] at their times of parabolas fitted to their neighbours with Gaussian weights.
+
+    Against gaussian_mean it stops about as much tremor; fast moves keep more of their height, and ends do not lag.
+    Where a window holds too few frames for a parabola, values stay.
+    """
+    sigma = PARABOLA_WIDTH * window_s / np.sqrt(12.0)
+    count = len(values)
+    if sigma <= 0 or count < 3:
+        return np.array(values, dtype=np.float64)
+    flat = np.asarray(values, dtype=np.float64).reshape(count, -1)
+    s, b = np.zeros((5, count)), np.zeros((3, *flat.shape))  # sums of weight * x^k, and with the values' differences
+    s[0] = 1.0
+    for step in range(1, count):
+        x = (times[step:] - times[:-step]) / sigma
+        if x.min() > 3.5:
+            break
+        w, rise = np.exp(-0.5 * x**2), flat[step:] - flat[:-step]
+        for k in range(5):
+            s[k, :-step] += w * x**k
+            s[k, step:] += w * (-x) ** k
+            if k < 3:
+                b[k, :-step] += (w * x**k)[:, None] * rise
+                b[k, step:] -= (w * (-x) ** k)[:, None] * rise
+    # first row of the inverse of [[s0, s1, s2], [s1, s2, s3], [s2, s3, s4]]
+    row = np.stack([s[2] * s[4] - s[3] ** 2, s[2] * s[3] - s[1] * s[4], s[1] * s[3] - s[2] ** 2])
+    determinant = (s[:3] * row).sum(0)
+    is_parabola = determinant > 1e-6 * s[0] ** 3
+    share = np.where(is_parabola, row / np.where(is_parabola, determinant, 1.0), 0.0)
+    return (flat + (share[..., None] * b).sum(0)).reshape(np.shape(values))
+
+
 def smooth_rotations(
     quaternions: np.ndarray, times: np.ndarray, window_s: float, keep_rad: float | None = None
 ) -> np.ndarray:
-    """Smoothed unit quaternions [N, ..., 4], signs continuous: the chordal mean of each neighbourhood.
+    """Smoothed unit quaternions [N, ..., 4], signs continuous: local_parabola of their numbers, made unit again.
 
     With keep_rad, frames are drawn back to the raw value by r^4 / (r^4 + keep_rad^4), r being the length of the
     rotation from smoothed to raw averaged over half the window: a move lasts and is kept, tremor averages out.
@@ -89,7 +123,7 @@ def smooth_rotations(
     raw = make_continuous(np.asarray(quaternions, dtype=np.float64))
     if window_s <= 0:
         return raw
-    mean = _unit(gaussian_mean(raw, times, window_s))
+    mean = _unit(local_parabola(raw, times, window_s))
     if keep_rad is None:
         return mean
     left = rotvec_from_quaternion(multiply_quaternions(raw, conjugate_quaternion(mean)))
@@ -102,7 +136,7 @@ def smooth_positions(
 ) -> np.ndarray:
     """Smoothed positions [N, 3], with `keep_m` as `keep_rad` in smooth_rotations."""
     raw = np.asarray(positions, dtype=np.float64)
-    mean = gaussian_mean(raw, times, window_s)
+    mean = local_parabola(raw, times, window_s)
     if keep_m is None or window_s <= 0:
         return mean
     share = _keep_share(raw - mean, times, window_s, keep_m)

@@ -197,6 +197,32 @@ def test_gaussian_mean_against_a_dense_sum():
     np.testing.assert_allclose(smoothing.gaussian_mean(values, times, 0.3), expected, atol=3e-3)
 
 
+def test_parabolas_agree_with_least_squares_at_uneven_times():
+    generator = np.random.default_rng(3)
+    times = np.cumsum(generator.uniform(0.01, 0.06, 80))
+    values = np.cumsum(generator.normal(0, 0.02, (80, 2, 3)), 0)
+    found = smoothing.local_parabola(values, times, 0.3)
+    sigma = smoothing.PARABOLA_WIDTH * 0.3 / np.sqrt(12)
+    for frame in (0, 1, 40, 79):
+        dt = times - times[frame]
+        root = np.exp(-0.25 * (dt / sigma) ** 2)[:, None]
+        fitted = np.linalg.lstsq(root * np.vander(dt, 3), root * values.reshape(80, 6), rcond=None)[0][-1]
+        np.testing.assert_allclose(found[frame].ravel(), fitted, atol=2e-3)  # it looks no farther than 3.5 sigma
+
+
+def test_a_clap_keeps_more_of_its_height_than_by_a_mean_at_the_same_calm():
+    times = np.arange(150) / 30
+    clap = np.exp(-0.5 * ((times - 2.5) / 0.08) ** 2)
+    tremor = np.random.default_rng(1).normal(0, 0.01, 150)
+    calm = (times < 1.5) | (times > 3.5)
+    left, height = {}, {}
+    for smooth in (smoothing.gaussian_mean, smoothing.local_parabola):
+        result = smooth((clap + tremor)[:, None], times, 0.2)[:, 0]
+        left[smooth], height[smooth] = np.diff(result[calm], 2).std(), result[70:80].max()
+    assert left[smoothing.local_parabola] < 1.3 * left[smoothing.gaussian_mean]
+    assert height[smoothing.local_parabola] > 0.88 > 0.84 > height[smoothing.gaussian_mean]
+
+
 def test_same_seconds_smooth_alike_at_any_frame_rate():
     noise_free = lambda t: np.sin(2 * np.pi * 1.5 * t)[:, None]  # noqa: E731
     slow, fast = np.arange(0, 4, 1 / 25), np.arange(0, 4, 1 / 100)
