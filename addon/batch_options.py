@@ -35,6 +35,7 @@ class BatchOptions:
     max_people: int = 4
     smoothing_s: float = 0.03
     lock_feet: bool = True
+    panning: bool = False
     focal_mm: float | None = None
     height_m: float | dict[int, float] | None = None
     """Standing height: of everybody, or by person."""
@@ -56,6 +57,7 @@ class BatchOptions:
             "max_people": self.max_people,
             "smoothing_s": self.smoothing_s,
             "lock_feet": self.lock_feet,
+            "panning": self.panning,
             "vertices": self.mode in VERTEX_MODES,
             "start": self.start,
             "resume": self.resume,
@@ -96,6 +98,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--smoothing", type=float, default=0.03, metavar="S", help="smoothing in seconds (default 0.03, 0 is none)")
     meaning = "hold planted feet still and soles out of the floor (default --lock-feet)"
     add("--lock-feet", action=argparse.BooleanOptionalAction, default=True, help=meaning)
+    add("--panning", action="store_true", help="the camera turns on its place: follow the background")
     add("--focal-mm", type=float, metavar="MM", help="focal length for a 36 mm wide sensor, if known")
     add("--height", type=_heights, metavar="M", help="known height in metres, 1.72; or by person, 0:1.72,1:1.6")
     add("--start", type=float, default=0.0, metavar="S", help="seconds into each clip to start at")
@@ -148,6 +151,7 @@ def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchO
         max_people=given.max_people,
         smoothing_s=given.smoothing,
         lock_feet=given.lock_feet,
+        panning=given.panning,
         focal_mm=given.focal_mm,
         height_m=given.height,
         start=given.start,
@@ -185,7 +189,8 @@ def option_arguments(options: BatchOptions) -> list[str]:
     }
     pairs = [word for name, value in words.items() if value is not None for word in (name, str(value))]
     switches = [f"--{'' if options.refine else 'no-'}refine", f"--{'' if options.lock_feet else 'no-'}lock-feet"]
-    return [*pairs, *switches, *(["--resume"] if options.resume else [])]
+    set_ones = [word for word, is_set in (("--panning", options.panning), ("--resume", options.resume)) if is_set]
+    return [*pairs, *switches, *set_ones]
 
 
 def find_videos(patterns: list[str]) -> tuple[list[Path], list[str]]:

@@ -115,6 +115,14 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
         ),
         default=True,
     )
+    panning: BoolProperty(
+        name="Panning Camera",
+        description=(
+            "The camera turned on its place while it filmed: follow it by the background, and key the camera. Off "
+            "takes the camera to stand still. A camera that walks along is not known"
+        ),
+        default=False,
+    )
     use_focal: BoolProperty(
         name="Known Lens", description="Give the focal length of the camera instead of a usual guess", default=False
     )

@@ -54,6 +54,8 @@ class JobOptions:
     """Time constant of the smoothing in seconds; 0 = none."""
     lock_feet: bool = True
     """Hold planted feet still and soles out of the floor."""
+    panning: bool = False
+    """The camera turns on its place while it films: follow it by the background. Otherwise it is taken to stand."""
     body: str | None = None
     """Path of a body model file; None = the shipped body."""
     max_people: int = 4
@@ -67,7 +69,7 @@ class JobOptions:
         _check(_is_number(self.start) and self.start >= 0, "start", self.start, "seconds, 0 or more")
         if self.end is not None:
             _check(_is_number(self.end) and self.end > self.start, "end", self.end, f"seconds after {self.start}")
-        for name in ("refine", "lock_feet", "vertices", "resume", "live"):
+        for name in ("refine", "lock_feet", "panning", "vertices", "resume", "live"):
             _check(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         for name in ("out_dir", "cache_dir", "body"):
             value = getattr(self, name)

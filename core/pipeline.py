@@ -227,16 +227,16 @@ class _Job:
         """Put everybody into one world with a floor, smooth, and revise what was sent."""
         frames = sum(map(len, motions))
         self.meter.plan(write=frames)
-        self.meter.begin("place", frames)
+        looked = self.frame_count if self.options.panning else 0
+        self.meter.begin("place", looked + frames)
         motions = [self.scene.sized(motion) for motion in motions]
         tracks = [part_of(self.tracks[motion.person], motion.frames) for motion in motions]
-        placed = self.stages.place(motions, tracks, self.camera, self.body, self.options)
+        turns = self._track_camera(tracks) if self.options.panning else {}
+        placed = self.stages.place(motions, tracks, self.camera, self.body, self.options, turns)
         placed = [replace(motion, method=self.options.method, gender=self.body.gender) for motion in placed]
-        for view in stream.view_messages(
-            self.camera, placed[0].frames, placed[0].R_world_from_cam, placed[0].t_world_from_cam
-        ):
+        for view in stream.view_messages(self.camera, *_views_of(placed)):
             self.sink(view)
-        done = 0
+        done = looked
         for motion in placed:
             height = stream.height_of(self.body, motion.betas)
             self.sink(stream.shape_message(motion.person, motion.betas, height))
@@ -247,6 +247,19 @@ class _Job:
                 done += stop - start
                 self.meter.update(done)
         return placed
+
+    def _track_camera(self, tracks: list[Track]) -> dict[int, np.ndarray]:
+        """Return how the camera turned; when stopped, as far as that is known."""
+
+        def stop() -> bool:
+            self.was_stopped = self.was_stopped or self.should_stop()
+            return self.was_stopped
+
+        def on_progress(done: int) -> None:
+            self.meter.update(min(done, self.frame_count))
+
+        with self.stages.open_video(self.video, self.options.start, self.options.end) as reader:
+            return self.stages.track_camera(reader, self.camera, tracks, on_progress=on_progress, should_stop=stop)
 
     def _write(self, motions: list[Motion]) -> list[str]:
         if self.options.out_dir is None:
@@ -361,6 +374,14 @@ class _Job:
             "peak_memory_mb": peak_memory_mb(),
         }
         return Done(self.was_stopped, paths, summary)
+
+
+def _views_of(placed: list[Motion]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the frames [n] in which anybody is seen, and the camera's R [n,3,3] and t [n,3] in each."""
+    frames, first = np.unique(np.concatenate([motion.frames for motion in placed]), return_index=True)
+    R = np.concatenate([motion.R_world_from_cam for motion in placed])
+    t = np.concatenate([motion.t_world_from_cam for motion in placed])
+    return frames, R[first], t[first]
 
 
 def _rate_of(times: np.ndarray, fallback: float) -> float:

@@ -145,13 +145,34 @@ class Stages:
 
         return resize(motion, body, height_m)
 
+    def track_camera(
+        self,
+        reader: Any,
+        camera: Camera,
+        tracks: list[Track],
+        *,
+        on_progress: Callable[[int], None],
+        should_stop: Callable[[], bool],
+    ) -> dict[int, np.ndarray]:
+        """Return how the camera turned, by frame: rotations [3,3] to its first axes; empty if it stood still."""
+        from core.panning import track_camera
+
+        return track_camera(reader, camera, tracks, on_progress=on_progress, should_stop=should_stop)
+
     def place(
-        self, motions: list[CameraMotion], tracks: list[Track], camera: Camera, body: Any, options: JobOptions
+        self,
+        motions: list[CameraMotion],
+        tracks: list[Track],
+        camera: Camera,
+        body: Any,
+        options: JobOptions,
+        turns: dict[int, np.ndarray],
     ) -> list[Motion]:
         """Return everybody's motion in one world with a floor at z = 0, smoothed, with contacts and locked feet."""
         from core.world import place
 
-        return place(motions, tracks, camera, body, smoothing_s=options.smoothing_s, lock_feet=options.lock_feet)
+        smoothing_s, lock_feet = options.smoothing_s, options.lock_feet
+        return place(motions, tracks, camera, body, smoothing_s=smoothing_s, lock_feet=lock_feet, turns=turns)
 
     def to_motion(
         self, motion: CameraMotion, track: Track, camera: Camera, body: Any, R: np.ndarray, t: np.ndarray

@@ -1,10 +1,11 @@
 """From the camera's frame to one world all people share: z up, floor at 0, the camera above the origin looking along
 +y.
 
-The camera is taken as static, so one rigid transform holds for the clip (given per frame, as moving cameras will
-need). Up comes from three witnesses, each with its error: the camera is about level, people who stand are upright,
-and the places where feet touched lie level (what says most when somebody walks towards or away from the camera). The
-floor is the lowest level that a good part of all touches agree on. N frames, M touches.
+A static camera has one rigid transform for the clip. One that turned on its place (core.panning) is first turned
+back, everything is placed as that of its first frame, and every frame gets a transform of its own. Up comes from
+three witnesses, each with its error: the camera is about level, people who stand are upright, and the places where
+feet touched lie level (what says most when somebody walks towards or away from the camera). The floor is the lowest
+level that a good part of all touches agree on. N frames, M touches.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 
 from core.contacts import CONTACT_KEYPOINTS, label_contacts
 from core.feet import plant_feet
+from core.panning import rotations_at, turn_motion
 from core.records import Camera, CameraMotion, Motion, Track
 from core.rotation import matrix_to_axis_angle, matrix_to_quaternion, quaternion_to_matrix
 from core.skeleton import JOINT_NAMES
@@ -234,19 +236,25 @@ def place(
     smoothing_s: float = 0.0,
     by_limb: dict[str, float] | None = None,
     lock_feet: bool = True,
+    turns: dict[int, np.ndarray] | None = None,
 ) -> list[Motion]:
     """Everybody smoothed, in one world with a floor, with contacts; with lock_feet, planted feet are held still and
-    soles kept out of the floor, and the contacts are of what is held."""
+    soles kept out of the floor, and the contacts are of what is held. turns: of a panning camera, by frame
+    (`core.panning.track_camera`)."""
+    to_first = [rotations_at(turns, m.frames) if turns and len(m) else None for m in motions]
+    motions = [m if C is None else turn_motion(m, C, body) for m, C in zip(motions, to_first)]
     motions = [smooth_camera_motion(m, track.times, smoothing_s, by_limb) for m, track in zip(motions, tracks)]
     R, t = place_in_world(motions, tracks, camera, body)
     placed = []
-    for motion, track in zip(motions, tracks):
+    for motion, track, C in zip(motions, tracks, to_first):
         feet = pose_body(motion, body)[1][:, list(CONTACT_KEYPOINTS)] @ R.T + t
         heights = sole_heights(body, motion.betas)
         contacts = label_contacts(feet, track.times, on_floor=heights)
+        R_of_frame = R if C is None else R @ C
+        motion = motion if C is None else turn_motion(motion, C.transpose(0, 2, 1), body)
         if lock_feet and len(track):
             places = find_places(feet, contacts, track.times, heights, foot_lengths(body, motion.betas))
             contacts = np.where(places.planted, contacts, np.minimum(contacts, 0.49)).astype(np.float32)
-            motion = plant_feet(motion, track, camera, body, places, R, t)
-        placed.append(replace(to_motion(motion, track, camera, body, R, t), contacts=contacts))
+            motion = plant_feet(motion, track, camera, body, places, R_of_frame, t)
+        placed.append(replace(to_motion(motion, track, camera, body, R_of_frame, t), contacts=contacts))
     return placed

@@ -183,7 +183,17 @@ class FakeStages(Stages):
             person=track.person, betas=chunks[0].betas, confidence=np.full(len(track), 0.7, np.float32), **joined
         )
 
-    def place(self, motions, tracks, camera, body, options):
+    def track_camera(self, reader, camera, tracks, *, on_progress, should_stop):
+        turns = {}
+        for index in range(reader.expected_frames):
+            if should_stop():
+                break
+            turns[index] = np.eye(3)
+            on_progress(len(turns))
+        return turns
+
+    def place(self, motions, tracks, camera, body, options, turns):
+        self.turns = turns
         placed = []
         for motion, track in zip(motions, tracks):
             np.testing.assert_array_equal(motion.frames, track.frames)

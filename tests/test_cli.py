@@ -68,7 +68,7 @@ def test_options_reach_the_job(video, tmp_path, monkeypatch):
 
     monkeypatch.setattr(pipeline, "run", run)
     words = "--method m --person 2,0 --device cpu --start 1 --end 2.5 --vertices --focal-mm 35 --smoothing 0.2"
-    words += " --no-lock-feet"
+    words += " --no-lock-feet --panning"
     words += f" --body b.npz --max-people 7 --quality high {'--no-refine' if REFINES_BY_DEFAULT else '--refine'}"
     assert call("recover", video, "-o", tmp_path, *words.split()) == 1
     options = seen["options"]
@@ -77,9 +77,9 @@ def test_options_reach_the_job(video, tmp_path, monkeypatch):
     assert (options.smoothing_s, options.body, options.max_people) == (0.2, "b.npz", 7)
     assert options.quality == "high" and options.refine is not REFINES_BY_DEFAULT
     assert options.out_dir == str(tmp_path) and not options.resume and options.height_m is None
-    assert options.lock_feet is False
+    assert options.lock_feet is False and options.panning is True
     assert call("recover", video, "-o", tmp_path, "--height", "1.72") == 1
-    assert seen["options"].height_m == 1.72 and seen["options"].lock_feet is True
+    assert seen["options"].height_m == 1.72 and seen["options"].lock_feet is True and not seen["options"].panning
     assert call("recover", video, "-o", tmp_path, "--height", "0:1.72,3:1.6") == 1
     assert seen["options"].height_m == {0: 1.72, 3: 1.6}
 

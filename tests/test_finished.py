@@ -32,6 +32,7 @@ def video(tmp_path):
         ({"vertices": True}, False, True),
         ({"smoothing_s": 0.3}, False, True),
         ({"lock_feet": False}, False, True),
+        ({"panning": True}, False, True),
         ({"height_m": 1.7}, False, True),
         ({"height_m": {0: 1.7}}, False, True),
         ({"device": "cuda"}, False, False),

@@ -24,6 +24,7 @@ def test_defaults_are_valid_and_dict_round_trip():
         ({"quality": ["high"]}, "quality"),
         ({"refine": 1}, "refine"),
         ({"lock_feet": "no"}, "lock_feet"),
+        ({"panning": 1}, "panning"),
         ({"person": "first"}, "person"),
         ({"person": []}, "person"),
         ({"person": [-1]}, "person"),

@@ -363,8 +363,17 @@ def test_refining_is_told_to_the_method_that_knows_it(video, refine, monkeypatch
 def test_placing_is_told_smoothing_and_whether_to_lock_feet(lock_feet, monkeypatch):
     told = []
     monkeypatch.setattr(world, "place", lambda *args, **named: told.append((args, named)))
-    Stages().place([1], [2], 3, 4, JobOptions(smoothing_s=0.2, lock_feet=lock_feet))
-    assert told == [(([1], [2], 3, 4), {"smoothing_s": 0.2, "lock_feet": lock_feet})]
+    Stages().place([1], [2], 3, 4, JobOptions(smoothing_s=0.2, lock_feet=lock_feet), {0: 5})
+    assert told == [(([1], [2], 3, 4), {"smoothing_s": 0.2, "lock_feet": lock_feet, "turns": {0: 5}})]
+
+
+def test_a_panning_camera_is_followed_only_if_asked(video):
+    for panning in (False, True):
+        _, recorder, stages = run(video, None, panning=panning)
+        assert sorted(stages.turns) == (list(range(100)) if panning else [])
+        place = [p for p in recorder.of(Progress) if p.stage == "place"]
+        assert place[-1].total == (200 if panning else 100) and place[-1].done == place[-1].total
+        assert [p.done for p in place] == sorted(p.done for p in place)
 
 
 def test_methods_that_refine_are_those_said_to():

@@ -28,6 +28,7 @@ def collect_job_options(settings, preferences) -> dict:
         "device": device,
         "smoothing_s": round(settings.smoothing, 4),
         "lock_feet": settings.lock_feet,
+        "panning": settings.panning,
         "vertices": settings.mode in VERTEX_MODES,
         "out_dir": str(results_folder()),
     }

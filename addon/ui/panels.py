@@ -119,6 +119,7 @@ class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
         lens = row.row()
         lens.enabled = settings.use_focal
         lens.prop(settings, "focal_mm", text="")
+        layout.prop(settings, "panning")
         layout.prop(settings, "height")
         column = layout.column(heading="Make", align=True)
         column.prop(settings, "use_camera")

@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="hold planted feet still and soles out of the floor (default: --lock-feet)",
     )
+    parser.add_argument("--panning", action="store_true", help="the camera turns on its place: follow the background")
     parser.add_argument(
         "--height", metavar="M|N:M[,N:M]", help="known standing height in metres, of everybody or by person (0:1.72)"
     )
@@ -220,6 +221,7 @@ def _options(args: argparse.Namespace) -> JobOptions:
         focal_mm=args.focal_mm,
         height_m=None if args.height is None else read_heights(args.height),
         lock_feet=args.lock_feet,
+        panning=args.panning,
         body=args.body,
         max_people=args.max_people,
         **values,

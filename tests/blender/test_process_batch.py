@@ -186,12 +186,12 @@ def running_commands() -> list[str]:
 
 def test_options_survive_the_way_to_a_child() -> None:
     words = "a.mp4 --out /o --formats glb,npz --mode point_cache --method hyperbolic --device cpu --person 2,0 "
-    words += "--quality high --no-refine --no-lock-feet "
+    words += "--quality high --no-refine --no-lock-feet --panning "
     words += "--max-people 3 --smoothing 0.25 --focal-mm 35 --start 1.5 --end 3 --resume --report /r.json"
     words += " --height 0:1.72,2:1.6"
     _videos, options = parse_options(words.split(), "x")
     assert parse_options(["a.mp4", *option_arguments(options)], "x")[1] == options
-    on = replace(options, refine=True, lock_feet=True)
+    on = replace(options, refine=True, lock_feet=True, panning=False)
     assert parse_options(["a.mp4", *option_arguments(on)], "x")[1] == on
     assert options.engine_options(Path("/o")) == {
         "method": "hyperbolic",
@@ -202,6 +202,7 @@ def test_options_survive_the_way_to_a_child() -> None:
         "max_people": 3,
         "smoothing_s": 0.25,
         "lock_feet": False,
+        "panning": True,
         "vertices": True,
         "start": 1.5,
         "end": 3.0,

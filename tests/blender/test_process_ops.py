@@ -112,6 +112,15 @@ def test_feet_are_locked_unless_told_otherwise(addon) -> None:
     assert "lock_feet" in layout.drawn
 
 
+def test_a_panning_camera_is_told(addon) -> None:
+    from addon.ops.recover_motion import collect_job_options
+
+    settings = bpy.context.scene.hyper_mocap
+    assert collect_job_options(settings, None)["panning"] is False
+    settings.panning = True
+    assert collect_job_options(settings, None)["panning"] is True
+
+
 def test_import_video_tells_the_clip(addon, tmp_path: Path) -> None:
     scene = bpy.context.scene
     scene.frame_start = 11
