@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="; ".join(f"{n}: {h}" for n, (_, h) in COMMANDS.items()),
     )
     parser.add_argument("--shards", metavar="DIR", help="rendered clips (noise)")
-    parser.add_argument("--mocap", metavar="NPZ", help="source motion file (bank)")
+    parser.add_argument("--mocap", metavar="NPZ", nargs="+", help="source motion files (bank)")
     parser.add_argument("--frames", type=int, default=150_000, help="at least this many (clips)")
     parser.add_argument("--clip-frames", type=int, default=96, help="length of a clip (clips)")
     parser.add_argument("--spacing", type=int, default=1, help="thirtieths of a second from frame to frame (clips)")

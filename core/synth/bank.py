@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -43,15 +43,15 @@ def target_of(body: Body) -> Target:
 
 
 def build_bank(
-    mocap: str | Path, body: Body, *, on_progress: Callable[[int, str], None] | None = None
+    mocap: Iterable[str | Path], body: Body, *, on_progress: Callable[[int, str], None] | None = None
 ) -> tuple[MotionBank, list[str]]:
-    """Retarget every clip of a mocap file.
+    """Retarget every clip of some mocap files.
 
     Returns the bank and the names of the clips that were left out as repeats of test or validation takes.
     """
     target = target_of(body)
     quats, pelvis, table = [], [], []
-    for number, clip in enumerate(read_mocap(mocap)):
+    for number, clip in enumerate(clip for path in mocap for clip in read_mocap(path)):
         result = retarget(clip, target)
         quats.append(result.quats)
         pelvis.append(result.pelvis.float())
