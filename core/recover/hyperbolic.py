@@ -1,7 +1,7 @@
 """Method "hyperbolic": the hyperbolic mesh network over a track, then rotations and shape from its meshes.
 
 1. the lifter reads the whole track; the mesh network gives meshes, in chunks: of every frame, or on a CPU of every
-   third one
+   fourth one
 2. one shape from frames spread over the first chunk's meshes and the lifter's own guess
 3. rotations from the meshes (mesh_fit), started from the lifter's joints and rotations; between meshes what they
    change of those is interpolated (between)
@@ -35,9 +35,11 @@ from core.skeleton import PARENTS
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "hyperbolic.safetensors"
 CHUNK = 32
-MESH_EVERY = {"cpu": 3}
+MESH_EVERY = {"cpu": 4}
 """Frames from mesh to mesh by device; on others every frame has one."""
 FITTED_VERTICES = 800
+FIT_ROUNDS = 2
+"""Of fitting rotations: they start from the lifter's joints, and more bring nothing."""
 SHAPE_FRAMES = 24
 SHAPE_SHARE = 0.3
 """Of the meshes' shape, the rest being the average body's. Meshes average over poses that cannot be told apart, which
@@ -148,7 +150,7 @@ def _by_network(
         if betas is None:
             betas = _shape(own, chunk, ids, start, lifter_betas)
             target_betas = betas if _is_same_body(own, body) else match_bones(own, body, betas)
-        fitted = fit_rotations(own, chunk.mesh.vertices, ids, betas, start[chunk.meshed])
+        fitted = fit_rotations(own, chunk.mesh.vertices, ids, betas, start[chunk.meshed], rounds=FIT_ROUNDS)
         fitted = carry_between(fitted, chunk.meshed, start).cpu()
         ready = placer.add(fitted, target_betas.cpu(), is_last=chunk.start + CHUNK >= len(track))
         for motion in ready:

@@ -35,6 +35,7 @@ AFTER_NETWORK = FitOptions(
         angular_acceleration={part: CALM * value for part, value in Sigmas().angular_acceleration.items()},
     ),
     coarse_iterations=0,
+    iterations=4,
     anchor_strength=0.2,
 )
 """Tuned on rendered validation clips. Outliers are disbelieved from the start, as the start is good. The anchor is
