@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 
-from core.records import Camera, CameraMotion, Track
+from core.records import Camera, Track
+from core.rotation import matrix_to_axis_angle, nearest_rotation
 from core.video import Frame
 
 LOG = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ def track_camera(
             break
         turns[frame.index] = follower.next(frame.image, [b[frame.index] for b in boxes if frame.index in b])
         on_progress(len(turns))
-    largest = max((_angle(R) for R in turns.values()), default=0.0)
+    stacked = torch.from_numpy(np.stack([np.eye(3), *turns.values()]))
+    largest = float(matrix_to_axis_angle(stacked).norm(dim=-1).max())
     LOG.info("the camera turned by %.1f degrees at most", math.degrees(largest))
     return turns if largest > math.radians(options.still_deg) else {}
 
@@ -149,15 +151,8 @@ class _Follower:
 
 
 def _align(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Rotations [n, 3, 3] that take vectors a [n, M, 3] to b best (Kabsch)."""
-    U, _, Vh = np.linalg.svd(np.einsum("nmi,nmj->nij", b, a))
-    signs = np.ones((len(U), 3))
-    signs[:, 2] = np.sign(np.linalg.det(U @ Vh))
-    return (U * signs[:, None]) @ Vh
-
-
-def _angle(R: np.ndarray) -> float:
-    return float(np.arccos(np.clip((np.trace(R) - 1) / 2, -1, 1)))
+    """Rotations [n, 3, 3] that take vectors a [n, M, 3] to b best."""
+    return nearest_rotation(torch.from_numpy(np.einsum("nmi,nmj->nij", b, a))).numpy()
 
 
 def rotations_at(turns: dict[int, np.ndarray], frames: np.ndarray) -> np.ndarray:
@@ -165,15 +160,3 @@ def rotations_at(turns: dict[int, np.ndarray], frames: np.ndarray) -> np.ndarray
     known = np.array(sorted(turns))
     nearest = known[np.abs(known[None] - np.asarray(frames)[:, None]).argmin(1)]
     return np.stack([turns[int(f)] for f in nearest])
-
-
-def turn_motion(motion: CameraMotion, R: np.ndarray, body) -> CameraMotion:
-    """The motion in other axes, x' = R x: R [n, 3, 3]. SMPL's translation moves the body after it has turned about
-    the rest root joint j0: trans' = R (j0 + trans) - j0."""
-    rotmats = motion.rotmats.astype(np.float64)
-    rotmats[:, 0] = R @ rotmats[:, 0]
-    with torch.no_grad():
-        betas = torch.as_tensor(motion.betas, dtype=body.v_template.dtype, device=body.v_template.device)
-        root = body.rest_joints(betas)[0].cpu().double().numpy()
-    trans = np.einsum("nab,nb->na", R, root + motion.trans) - root
-    return replace(motion, rotmats=rotmats.astype(np.float32), trans=trans.astype(np.float32))

@@ -117,6 +117,17 @@ def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
     return torch.cat([matrix[..., :, 0], matrix[..., :, 1]], -1)
 
 
+def nearest_rotation(products: Tensor) -> Tensor:
+    """Rotation R maximising trace(R^T products) [..., 3, 3] (Kabsch): the nearest one in the chordal metric.
+
+    For products = sum over points of target source^T, R takes the source's points to the target's.
+    """
+    U, _, Vh = torch.linalg.svd(products)
+    sign = torch.where(torch.linalg.det(U @ Vh) < 0, -1.0, 1.0)
+    U = torch.cat((U[..., :2], U[..., 2:] * sign[..., None, None]), dim=-1)
+    return U @ Vh
+
+
 def slerp(start: Tensor, end: Tensor, fraction: Tensor | float) -> Tensor:
     """Shortest great-circle interpolation between unit quaternions start and end [..., 4].
 

@@ -19,6 +19,7 @@ from core.stream import height_of
 HOLD_M = 0.01
 """What a standard deviation of shape costs: as much as a mean distance of 1 cm from the evenly scaled body."""
 ROUNDS = 8
+LINE_ROUNDS = 50
 ENOUGH_M = 1e-7
 
 
@@ -48,9 +49,8 @@ def fit_height(body: Any, betas: np.ndarray, height_m: float) -> np.ndarray:
         fitted = free + along * (height_m - base - slope @ free) / (slope @ along)
         if abs(height_of(body, fitted) - height_m) < ENOUGH_M:
             return fitted
-    for _ in range(
-        50
-    ):  # two vertices change places for ever: the height is convex along a line, so Newton ends there
+    # two vertices change places for ever: the height is convex along a line, so Newton ends there
+    for _ in range(LINE_ROUNDS):
         base, slope = _height_line(template, shapedirs, fitted)
         missing = height_m - base - slope @ fitted
         if abs(missing) < ENOUGH_M or slope @ along <= 0:

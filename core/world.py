@@ -17,8 +17,9 @@ import torch
 
 from core.contacts import CONTACT_KEYPOINTS, label_contacts
 from core.feet import plant_feet
-from core.panning import rotations_at, turn_motion
+from core.panning import rotations_at
 from core.records import Camera, CameraMotion, Motion, Track
+from core.rigid import move_root, turn_motion
 from core.rotation import matrix_to_axis_angle, matrix_to_quaternion, quaternion_to_matrix
 from core.skeleton import JOINT_NAMES
 from core.smooth import smooth_positions, smooth_rotations, strengths_by_joint
@@ -180,20 +181,11 @@ def to_motion(
     R_world_from_cam: np.ndarray,
     t_world_from_cam: np.ndarray,
 ) -> Motion:
-    """The records of one person in the world: R [3, 3] or [N, 3, 3], t [3] or [N, 3]. Contacts are left at 0.
-
-    SMPL's translation moves the body after it has turned about the rest root joint j0: world trans =
-    R (j0 + trans) + t - j0.
-    """
+    """The records of one person in the world: R [3, 3] or [N, 3, 3], t [3] or [N, 3]. Contacts are left at 0."""
     N = len(motion.frames)
     R = np.broadcast_to(np.asarray(R_world_from_cam, np.float64), (N, 3, 3))
     t = np.broadcast_to(np.asarray(t_world_from_cam, np.float64), (N, 3))
-    rotmats = motion.rotmats.astype(np.float64)
-    rotmats[:, 0] = R @ rotmats[:, 0]
-    with torch.no_grad():
-        betas = torch.as_tensor(motion.betas, dtype=body.v_template.dtype, device=body.v_template.device)
-        root = body.rest_joints(betas)[0].cpu().double().numpy()
-    trans = np.einsum("nab,nb->na", R, root + motion.trans) + t - root
+    rotmats, trans = move_root(motion, body, R, t)
     poses = matrix_to_axis_angle(torch.from_numpy(rotmats)).numpy().reshape(N, 72)
     return Motion(
         person=motion.person,

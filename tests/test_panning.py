@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 from test_world import BODY, walk_in_world
 from test_world import film as film_motion
 
-from core.panning import rotations_at, track_camera, turn_motion
+from core.panning import rotations_at, track_camera
+from core.rigid import turn_motion
 from core.video import Frame
 from core.world import place
 

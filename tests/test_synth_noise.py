@@ -10,9 +10,10 @@ from core.body import load_body
 from core.rotation import matrix_to_quaternion
 from core.skeleton import KEYPOINT_COUNT, KEYPOINT_MIRROR, KEYPOINT_NAMES
 from core.synth.cameras import project
+from core.synth.detector_errors import Errors, measure
 from core.synth.motion import MotionBank
 from core.synth.noise import NoiseModel, NoiseParameters, body_axes, crop_side, view_turn
-from core.synth.noisefit import Errors, fit, measure
+from core.synth.noisefit import fit
 from core.synth.sampler import KeypointSampler, MotionSampler, SamplerConfig
 
 K = KEYPOINT_COUNT
@@ -272,9 +273,9 @@ def test_fit_finds_the_parameters_that_made_the_errors(body, monkeypatch):
     def clips_of(arrays):
         for i, (start, length) in enumerate(zip(arrays["clip_start"], arrays["clip_len"])):
             clip = {n: v[start : start + length] for n, v in arrays.items() if len(v) == len(arrays["quats"])}
-            yield clip | {"betas": arrays["betas"][i], "camera": arrays["camera"][i]}
+            yield clip | {"betas": arrays["betas"][i], "camera": arrays["camera"][i], "spacing": 1}
 
-    monkeypatch.setattr("core.synth.noisefit.clips_of", clips_of)
+    monkeypatch.setattr("core.synth.detector_errors.clips_of", clips_of)
     errors = measure(shard, body)
     assert isinstance(errors[0], Errors)
     found = fit(errors, quiet())

@@ -164,6 +164,7 @@ def a_shard() -> dict[str, np.ndarray]:
         "presence": np.where(np.arange(n) == 10, 0, 1).astype(np.float16),
         "clip_start": np.array([0, 6, 9], np.int32),
         "clip_len": lengths,
+        "spacing": np.ones(3, np.int32),
         "subject": np.array(["a", "b", "c"]),
         "motion": np.array(["a_1", "b_1", "c_1"]),
         "betas": rng.normal(size=(3, 10)).astype(np.float32),

@@ -9,9 +9,9 @@ from bpy.props import EnumProperty, StringProperty
 from bpy_extras.io_utils import ExportHelper
 
 from ..errors import AddonError
-from ..figures import chosen_figures, has_figure, parts_of
-from ..runtime import runtime
+from ..figures import chosen_figures, parts_of
 from ..scene.export import export_fbx
+from .polling import has_idle_figure
 
 TARGETS = (
     ("STANDARD", "Blender, Unity, Godot", "Bones point along Y", 0),
@@ -34,13 +34,7 @@ class HYPER_MOCAP_OT_export_fbx(bpy.types.Operator, ExportHelper):
     @classmethod
     def poll(cls, context) -> bool:
         """Needs a figure and no running job."""
-        if runtime.is_running:
-            cls.poll_message_set("A job is running: wait for it or cancel it")
-            return False
-        if not has_figure(context.scene):
-            cls.poll_message_set("There is no figure in the scene: recover a motion first")
-            return False
-        return True
+        return has_idle_figure(cls, context)
 
     def invoke(self, context, event):
         """Propose a name."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import bpy
 from bpy.props import BoolProperty, FloatProperty
 
-from ..figures import chosen_figures, has_figure
-from ..runtime import runtime
+from ..figures import chosen_figures
 from ..scene.stature import cameras_beside, figures_beside, height_of, scale_figure, scale_way
 from ..wire import protocol
+from .polling import has_idle_figure
 
 
 def figure_or_none(context) -> bpy.types.Object | None:
@@ -50,11 +50,7 @@ class HYPER_MOCAP_OT_set_height(bpy.types.Operator):
     @classmethod
     def poll(cls, context) -> bool:
         """Needs a figure, no running job, and nothing in edit mode."""
-        if runtime.is_running:
-            cls.poll_message_set("A job is running: wait for it or cancel it")
-            return False
-        if not has_figure(context.scene):
-            cls.poll_message_set("There is no figure in the scene: recover a motion first")
+        if not has_idle_figure(cls, context):
             return False
         if context.mode not in {"OBJECT", "POSE"}:
             cls.poll_message_set("Leave edit mode first")

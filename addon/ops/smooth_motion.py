@@ -6,9 +6,9 @@ import bpy
 from bpy.props import BoolProperty, FloatProperty
 
 from ..errors import AddonError
-from ..figures import chosen_figures, has_figure
-from ..runtime import runtime
+from ..figures import chosen_figures
 from ..scene.smoothing import Smoothing, smooth_figure
+from .polling import has_idle_figure
 
 
 def _limb(name: str) -> FloatProperty:
@@ -50,13 +50,7 @@ class HYPER_MOCAP_OT_smooth_motion(bpy.types.Operator):
     @classmethod
     def poll(cls, context) -> bool:
         """Needs a figure and no running job."""
-        if runtime.is_running:
-            cls.poll_message_set("A job is running: wait for it or cancel it")
-            return False
-        if not has_figure(context.scene):
-            cls.poll_message_set("There is no figure in the scene: recover a motion first")
-            return False
-        return True
+        return has_idle_figure(cls, context)
 
     def execute(self, context):
         """Smooth every chosen figure."""

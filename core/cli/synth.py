@@ -124,9 +124,10 @@ def _clips(args: argparse.Namespace) -> int:
 
 
 def _noise(args: argparse.Namespace) -> int:
+    from core.synth.detector_errors import measure
     from core.synth.format import read_shards
     from core.synth.noise import PARAMETERS_FILE, NoiseParameters
-    from core.synth.noisefit import fit, measure, summarise
+    from core.synth.noisefit import fit, summarise
     from core.synth.sheet import error_histograms
 
     if not args.shards:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from core.rotation import nearest_rotation
+
 HEAD_WEIGHT = 0.1
 """Weight of the rotation head's axes beside a bone's direction."""
 
@@ -36,14 +38,11 @@ def turn_to_joints(
     at_rest = functional.normalize(rest[:, child] - rest[:, parent], dim=-1)
     products = head_weight * turned
     products = products.index_add(1, parent, seen[..., :, None] * at_rest[..., None, :])
-    U, _, Vh = torch.linalg.svd(products)
-    sign = torch.det(U @ Vh).sign()
-    U = torch.cat((U[..., :2], U[..., 2:] * sign[..., None, None]), dim=-1)
+    kabsch = nearest_rotation(products)
     is_parent = torch.zeros(len(parents), dtype=torch.bool, device=joints.device)
     is_parent[parent] = True
-    world = [(U @ Vh)[:, 0]]
+    world = [kabsch[:, 0]]
     local = [world[0]]
-    kabsch = U @ Vh
     for j in range(1, len(parents)):
         above = world[parents[j]]
         own = above.transpose(-1, -2) @ kabsch[:, j] if is_parent[j] else rotmats[:, j]

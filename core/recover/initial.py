@@ -17,6 +17,7 @@ from core.rotation import (
     axis_angle_to_matrix,
     matrix_to_axis_angle,
     matrix_to_quaternion,
+    nearest_rotation,
     quaternion_to_matrix,
     slerp,
 )
@@ -188,19 +189,11 @@ def drop_outliers(root: Tensor, usable: Tensor) -> Tensor:
     sure = usable[index].to(root.dtype)
     weight = sure
     for _ in range(ROBUST_PASSES):
-        mean = _nearest_rotation((weight[..., None, None] * nearby).sum(1))
+        mean = nearest_rotation((weight[..., None, None] * nearby).sum(1))
         squared = (nearby - mean[:, None]).square().sum((2, 3)) / 2  # about the squared angle
         weight = sure / (OUTLIER_ANGLE**2 / 4 + squared)
     angle = matrix_to_axis_angle(mean.transpose(1, 2) @ root).norm(dim=-1)
     return torch.where((angle > OUTLIER_ANGLE)[:, None, None] & (sure.sum(1) > 2)[:, None, None], mean, root)
-
-
-def _nearest_rotation(matrix: Tensor) -> Tensor:
-    """The rotation nearest to each matrix [N, 3, 3] in the chordal metric."""
-    U, _, Vt = torch.linalg.svd(matrix)
-    sign = torch.linalg.det(U @ Vt)
-    diagonal = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
-    return U @ (diagonal[..., None] * Vt)
 
 
 def fill_gaps(rotmats: Tensor, trans: Tensor, times: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:

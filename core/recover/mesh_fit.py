@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from core.rotation import nearest_rotation
 from core.skeleton import PARENTS
 
 PULL_TO_START = 2e-4
@@ -38,14 +39,6 @@ def fit_rotations(
         local = global_rotmats[:, parents].transpose(-1, -2) @ global_rotmats[:, 1:]
         rotmats = torch.cat((global_rotmats[:, :1], local), dim=1)
     return rotmats
-
-
-def nearest_rotation(products: Tensor) -> Tensor:
-    """Rotation R maximising trace(R^T products), [..., 3, 3]: R takes the second factor's points to the first's."""
-    U, _, Vh = torch.linalg.svd(products)
-    sign = torch.where(torch.linalg.det(U @ Vh) < 0, -1.0, 1.0)
-    U = torch.cat((U[..., :2], U[..., 2:] * sign[..., None, None]), dim=-1)
-    return U @ Vh
 
 
 def spread_vertices(template: Tensor, count: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from core.body import Body
 from core.skeleton import KEYPOINT_MIRROR
+from core.synth.detector_errors import Errors, measure
 from core.synth.noise import (
     LEFT_HIP,
     LIMB_OF_KEYPOINT,
@@ -25,7 +26,6 @@ from core.synth.noise import (
     hold_in_gaps,
     view_turn,
 )
-from core.synth.noisefit import Errors, measure
 
 CANDIDATES = 48
 """Recorded windows drawn for each sequence; the one most alike is taken."""

@@ -12,7 +12,7 @@ from core.perception.roi import Roi, image_to_crop
 from core.skeleton import KEYPOINT_NAMES
 from core.synth.cameras import project
 from core.synth.dataset import first_roi, read_crops
-from core.synth.noisefit import Errors
+from core.synth.detector_errors import Errors
 from core.synth.render import render_crops
 from core.synth.sampler import MotionSampler
 from core.synth.takes import Conditions, Takes, draw_takes

@@ -37,7 +37,7 @@ class ShardBank:
         starts = torch.from_numpy(shard["clip_start"].astype(np.int64)) + self.frame_count
         clips = {"clip_start": starts, "clip_len": torch.from_numpy(shard["clip_len"].astype(np.int64))}
         clips |= {name: torch.from_numpy(shard[name].astype(np.float32)) for name in ("betas", "camera", "size")}
-        clips["spacing"] = torch.from_numpy(shard.get("spacing", np.ones(len(starts))).astype(np.int64))
+        clips["spacing"] = torch.from_numpy(shard["spacing"].astype(np.int64))
         for mine, new in ((self.data, frames), (self.clips, clips)):
             for name, values in new.items():
                 values = values.to(self.device)
