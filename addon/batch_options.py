@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import glob
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .scene.options import MODES, VERTEX_MODES
@@ -34,6 +34,8 @@ class BatchOptions:
     person: str | tuple[int, ...] = "all"
     max_people: int = 4
     smoothing_s: float = 0.03
+    smoothing_by_limb: dict[str, float] = field(default_factory=dict)
+    """Seconds of those who differ, by a key of protocol.SMOOTHING_LIMBS."""
     lock_feet: bool = True
     panning: bool = False
     focal_mm: float | None = None
@@ -66,6 +68,7 @@ class BatchOptions:
         optional = {"end": self.end, "focal_mm": self.focal_mm, "body": self.body}
         heights = self.height_m
         optional["height_m"] = {str(p): h for p, h in heights.items()} if isinstance(heights, dict) else heights
+        optional["smoothing_by_limb"] = self.smoothing_by_limb or None
         optional["out_dir"] = str(folder) if "npz" in self.formats else None
         return options | {name: value for name, value in optional.items() if value is not None}
 
@@ -96,6 +99,8 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--person", default="all", metavar="WHO", help='"all", or numbers of people such as 0,2')
     add("--max-people", type=int, default=4, metavar="N", help="most people to look for (default 4)")
     add("--smoothing", type=float, default=0.03, metavar="S", help="smoothing in seconds (default 0.03, 0 is none)")
+    meaning = f"other seconds for some of {', '.join(protocol.SMOOTHING_LIMBS)}"
+    add("--smoothing-by-limb", type=_limbs, default={}, metavar="LIMB:S", help=f"{meaning}: arms:0,torso:0.06")
     meaning = "hold planted feet still and soles out of the floor (default --lock-feet)"
     add("--lock-feet", action=argparse.BooleanOptionalAction, default=True, help=meaning)
     add("--panning", action="store_true", help="the camera turns on its place: follow the background")
@@ -118,6 +123,21 @@ def _heights(text: str) -> float | dict[int, float]:
     if len(by_person) < len(pairs) or not all(p >= 0 and least <= h <= largest for p, h in by_person.items()):
         raise ValueError
     return by_person if ":" in text else by_person[0]
+
+
+def _limbs(text: str) -> dict[str, float]:
+    """Seconds by limb. ArgumentTypeError (argparse makes it a usage line) where they are not."""
+    known, longest = protocol.SMOOTHING_LIMBS, protocol.LONGEST_SMOOTHING_S
+    try:
+        pairs = [word.split(":") for word in text.split(",")]
+        by_limb = {limb.strip(): float(seconds) for limb, seconds in pairs}
+        is_right = len(by_limb) == len(pairs) and all(n in known and 0 <= s <= longest for n, s in by_limb.items())
+    except ValueError:
+        is_right = False
+    if not is_right:
+        expected = f"seconds from 0 to {longest:g} for any of {', '.join(known)}"
+        raise argparse.ArgumentTypeError(f"{text}: expected {expected}")
+    return by_limb
 
 
 def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchOptions]:
@@ -150,6 +170,7 @@ def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchO
         person=person,
         max_people=given.max_people,
         smoothing_s=given.smoothing,
+        smoothing_by_limb=given.smoothing_by_limb,
         lock_feet=given.lock_feet,
         panning=given.panning,
         focal_mm=given.focal_mm,
@@ -169,6 +190,7 @@ def option_arguments(options: BatchOptions) -> list[str]:
     heights = options.height_m
     if isinstance(heights, dict):
         heights = ",".join(f"{person}:{height}" for person, height in heights.items())
+    limbs = ",".join(f"{limb}:{seconds}" for limb, seconds in options.smoothing_by_limb.items())
     words = {
         "--out": options.out,
         "--formats": ",".join(options.formats),
@@ -179,6 +201,7 @@ def option_arguments(options: BatchOptions) -> list[str]:
         "--person": person,
         "--max-people": options.max_people,
         "--smoothing": options.smoothing_s,
+        "--smoothing-by-limb": limbs or None,
         "--focal-mm": options.focal_mm,
         "--height": heights,
         "--start": options.start,

@@ -37,6 +37,8 @@ MODES = (
     ("SHAPE_KEYS", "Shape Keys", "One shape key per frame: exact, for short clips only", 2),
     ("POINT_CACHE", "Point Cache", "Exact vertices in a cache file, bone keys beside it: for long clips", 3),
 )
+SMOOTHING_PARTS = ("arms", "legs", "torso", "head", "root")
+"""Keys of protocol.SMOOTHING_LIMBS that together are the whole figure."""
 DEVICES = (
     ("default", "As in Preferences", "Use the device chosen in the preferences", 0),
     ("auto", "Automatic", "The fastest device that is there", 1),
@@ -56,6 +58,18 @@ def _keep_height(settings, _context) -> None:
     """No height between "recovered" and what the engine takes."""
     if 0 < settings.height < protocol.HEIGHTS_M[0]:
         settings.height = protocol.HEIGHTS_M[0]
+
+
+def _share_of_smoothing(name: str) -> FloatProperty:
+    return FloatProperty(
+        name=name,
+        description="Share of Smoothing that this part gets: 0 leaves it as recovered, 2 is calmer",
+        default=1.0,
+        min=0.0,
+        soft_max=4.0,
+        max=100.0,
+        precision=2,
+    )
 
 
 class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
@@ -107,6 +121,11 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
         subtype="TIME_ABSOLUTE",
         unit="TIME_ABSOLUTE",
     )
+    smoothing_arms: _share_of_smoothing("Arms")
+    smoothing_legs: _share_of_smoothing("Legs")
+    smoothing_torso: _share_of_smoothing("Torso")
+    smoothing_head: _share_of_smoothing("Head")
+    smoothing_root: _share_of_smoothing("Root")
     lock_feet: BoolProperty(
         name="Lock Feet",
         description=(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from core.device import DEVICES
 from core.errors import InputError
-from core.protocol import DEFAULT_METHOD, HEIGHTS_M, REFINES_BY_DEFAULT
+from core.protocol import DEFAULT_METHOD, HEIGHTS_M, LONGEST_SMOOTHING_S, REFINES_BY_DEFAULT, SMOOTHING_LIMBS
 
 MAX_PEOPLE = 32
 FULL_FRAME_WIDTH_MM = 36.0
 QUALITIES = ("draft", "standard", "high")
+SMOOTHING = f"seconds from 0 to {LONGEST_SMOOTHING_S:g}"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class JobOptions:
     """Send rough frames while the video is still being read. Changes no result."""
     smoothing_s: float = 0.03
     """Time constant of the smoothing in seconds; 0 = none."""
+    smoothing_by_limb: dict[str, float] = field(default_factory=dict)
+    """Seconds for those who get a smoothing of their own, by a key of core.protocol's SMOOTHING_LIMBS; a side goes
+    before both ("left_arm" before "arms"). Holds limbs of core.smooth once made."""
     lock_feet: bool = True
     """Hold planted feet still and soles out of the floor."""
     panning: bool = False
@@ -80,8 +84,8 @@ class JobOptions:
         if self.focal_px is not None and self.focal_mm is not None:
             raise InputError("Give the focal length in pixels or in millimetres, not both")
         object.__setattr__(self, "height_m", _heights(self.height_m))
-        is_time = _is_number(self.smoothing_s) and 0 <= self.smoothing_s <= 5
-        _check(is_time, "smoothing_s", self.smoothing_s, "seconds from 0 to 5")
+        _check(_is_smoothing(self.smoothing_s), "smoothing_s", self.smoothing_s, SMOOTHING)
+        object.__setattr__(self, "smoothing_by_limb", _smoothing_by_limb(self.smoothing_by_limb))
         is_count = type(self.max_people) is int and 1 <= self.max_people <= MAX_PEOPLE
         _check(is_count, "max_people", self.max_people, f"a whole number from 1 to {MAX_PEOPLE}")
 
@@ -131,6 +135,20 @@ def _heights(value: object) -> float | dict[int, float] | None:
     are_people = all(str(p).isdecimal() and type(p) in (int, str) for p in by_person)
     _check(len(by_person) > 0 and are_heights and are_people, "height_m", value, expected)
     return {int(p): float(h) for p, h in by_person.items()} if isinstance(value, dict) else float(value)
+
+
+def _is_smoothing(value: object) -> bool:
+    return _is_number(value) and 0 <= value <= LONGEST_SMOOTHING_S
+
+
+def _smoothing_by_limb(value: object) -> dict[str, float]:
+    """The smoothing of each limb that has one, sides apart."""
+    is_known = isinstance(value, dict) and all(name in SMOOTHING_LIMBS for name in value)
+    expected = f"{SMOOTHING} for any of {', '.join(SMOOTHING_LIMBS)}"
+    _check(is_known and all(map(_is_smoothing, value.values())), "smoothing_by_limb", value, expected)
+    pairs_first = sorted(value, key=lambda name: -len(SMOOTHING_LIMBS[name]))
+    found = {limb: float(value[name]) for name in pairs_first for limb in SMOOTHING_LIMBS[name]}
+    return {limb: found[limb] for limb in SMOOTHING_LIMBS if limb in found}
 
 
 def _is_number(value: object) -> bool:

@@ -41,6 +41,19 @@ REFINABLE_METHODS = frozenset({"hyperbolic"})
 """Recovery methods whose motion can be refined to the footage."""
 HEIGHTS_M = (0.5, 2.5)
 """Least and largest standing height, metres, that a person can be given."""
+LONGEST_SMOOTHING_S = 5.0
+SMOOTHING_LIMBS: dict[str, tuple[str, ...]] = {
+    "root": ("root",),
+    "torso": ("torso",),
+    "head": ("head",),
+    "left_arm": ("left_arm",),
+    "right_arm": ("right_arm",),
+    "left_leg": ("left_leg",),
+    "right_leg": ("right_leg",),
+    "arms": ("left_arm", "right_arm"),
+    "legs": ("left_leg", "right_leg"),
+}
+"""What can be given a smoothing of its own: the limbs of core.smooth, and names for two of them."""
 ITEM_BYTES = {"<f4": 4, "<f2": 2, "<f8": 8, "<i4": 4, "<i8": 8, "|u1": 1}
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
 

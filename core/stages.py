@@ -171,8 +171,16 @@ class Stages:
         """Return everybody's motion in one world with a floor at z = 0, smoothed, with contacts and locked feet."""
         from core.world import place
 
-        smoothing_s, lock_feet = options.smoothing_s, options.lock_feet
-        return place(motions, tracks, camera, body, smoothing_s=smoothing_s, lock_feet=lock_feet, turns=turns)
+        return place(
+            motions,
+            tracks,
+            camera,
+            body,
+            smoothing_s=options.smoothing_s,
+            by_limb=options.smoothing_by_limb,
+            lock_feet=options.lock_feet,
+            turns=turns,
+        )
 
     def to_motion(
         self, motion: CameraMotion, track: Track, camera: Camera, body: Any, R: np.ndarray, t: np.ndarray

@@ -207,16 +207,16 @@ def to_motion(
 def smooth_camera_motion(
     motion: CameraMotion, times: np.ndarray, strength_s: float, by_limb: dict[str, float] | None = None
 ) -> CameraMotion:
-    """A motion smoothed by strength_s seconds, or by_limb's (smooth.LIMBS -> s); "root" also holds for the path."""
+    """A motion smoothed by strength_s seconds, or by_limb's (smooth.LIMBS -> s); "root" also holds for the path.
+    What gets 0 stays as it is to the bit."""
     strengths = strengths_by_joint(strength_s, by_limb)
     if not strengths.any():
         return motion
     quaternions = matrix_to_quaternion(torch.from_numpy(motion.rotmats.astype(np.float64))).numpy()
-    smoothed = torch.from_numpy(smooth_rotations(quaternions, times, strengths))
+    smoothed = quaternion_to_matrix(torch.from_numpy(smooth_rotations(quaternions, times, strengths))).numpy()
+    rotmats = np.where(strengths[:, None, None] > 0, smoothed, motion.rotmats)
     trans = smooth_positions(motion.trans, times, strengths[0])
-    return replace(
-        motion, rotmats=quaternion_to_matrix(smoothed).numpy().astype(np.float32), trans=trans.astype(np.float32)
-    )
+    return replace(motion, rotmats=rotmats.astype(np.float32), trans=trans.astype(np.float32))
 
 
 def place(
@@ -232,7 +232,7 @@ def place(
 ) -> list[Motion]:
     """Everybody smoothed, in one world with a floor, with contacts; with lock_feet, planted feet are held still and
     soles kept out of the floor, and the contacts are of what is held. turns: of a panning camera, by frame
-    (`core.panning.track_camera`)."""
+    (`core.panning.track_camera`). smoothing_s, by_limb: see `smooth_camera_motion`."""
     to_first = [rotations_at(turns, m.frames) if turns and len(m) else None for m in motions]
     motions = [m if C is None else turn_motion(m, C, body) for m, C in zip(motions, to_first)]
     motions = [smooth_camera_motion(m, track.times, smoothing_s, by_limb) for m, track in zip(motions, tracks)]

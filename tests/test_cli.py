@@ -19,7 +19,7 @@ from core.cli import doctor
 from core.cli.console import Console, duration
 from core.errors import BodyFileError
 from core.finished import finished_results
-from core.protocol import REFINES_BY_DEFAULT
+from core.protocol import REFINES_BY_DEFAULT, SMOOTHING_LIMBS
 from core.version import VERSION
 from tests.engine_doubles import FakeStages
 
@@ -81,7 +81,9 @@ def test_options_reach_the_job(video, tmp_path, monkeypatch):
     assert call("recover", video, "-o", tmp_path, "--height", "1.72") == 1
     assert seen["options"].height_m == 1.72 and seen["options"].lock_feet is True and not seen["options"].panning
     assert call("recover", video, "-o", tmp_path, "--height", "0:1.72,3:1.6") == 1
-    assert seen["options"].height_m == {0: 1.72, 3: 1.6}
+    assert seen["options"].height_m == {0: 1.72, 3: 1.6} and seen["options"].smoothing_by_limb == {}
+    assert call("recover", video, "-o", tmp_path, "--smoothing-by-limb", "arms:0,torso:0.06, left_arm:.1") == 1
+    assert seen["options"].smoothing_by_limb == {"torso": 0.06, "left_arm": 0.1, "right_arm": 0.0}
 
 
 def test_one_bad_video_does_not_stop_the_others(stages, video, tmp_path, capsys):
@@ -149,6 +151,10 @@ def test_resume_does_not_take_partial_or_missing_results_for_done(stages, video,
         (["--person", "ask"], "--person ask works in Blender only"),
         (["--start", "5", "--end", "4"], "seconds after 5"),
         (["--smoothing", "-1"], "smoothing_s"),
+        (["--smoothing-by-limb", "tail:0"], f"for any of {', '.join(SMOOTHING_LIMBS)}"),
+        (["--smoothing-by-limb", "arms:-1"], "seconds from 0 to 5"),
+        (["--smoothing-by-limb", "arms"], "--smoothing-by-limb arms: use arms:0,torso:0.06; limbs are root, torso"),
+        (["--smoothing-by-limb", "arms:0,arms:1"], "--smoothing-by-limb arms:0,arms:1: use"),
         (["--height", "172"], "metres from 0.5 to 2.5"),
         (["--height", "tall"], "--height tall: use metres such as 1.72"),
         (["--height", "0:1.7,0:1.8"], "--height 0:1.7,0:1.8: use metres"),

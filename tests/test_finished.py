@@ -31,6 +31,7 @@ def video(tmp_path):
         ({"person": 1}, False, True),
         ({"vertices": True}, False, True),
         ({"smoothing_s": 0.3}, False, True),
+        ({"smoothing_by_limb": {"arms": 0.0}}, False, True),
         ({"lock_feet": False}, False, True),
         ({"panning": True}, False, True),
         ({"height_m": 1.7}, False, True),
@@ -53,6 +54,11 @@ def test_keys_follow_refining_where_the_method_can_be_refined(video):
     assert result_key(video, on) != result_key(video, off)
     on, off = (JobOptions(method="fit", refine=refine) for refine in (True, False))
     assert cache_key(video, on) == cache_key(video, off) and result_key(video, on) == result_key(video, off)
+
+
+def test_keys_are_one_for_two_ways_to_name_the_same_limbs(video):
+    ways = ({"arms": 0.0, "head": 0.1}, {"head": 0.1, "right_arm": 0, "left_arm": 0})
+    assert len({result_key(video, JobOptions(smoothing_by_limb=way)) for way in ways}) == 1
 
 
 def test_keys_follow_the_content_of_the_body_file(video, tmp_path):

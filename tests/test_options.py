@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 
+from core import protocol
 from core.errors import InputError
 from core.options import JobOptions
 
@@ -39,6 +43,15 @@ def test_defaults_are_valid_and_dict_round_trip():
         ({"focal_px": 0}, "focal_px"),
         ({"focal_px": 1000, "focal_mm": 35}, "not both"),
         ({"smoothing_s": 6}, "smoothing_s"),
+        (
+            {"smoothing_by_limb": {"tail": 0.1}},
+            "root, torso, head, left_arm, right_arm, left_leg, right_leg, arms, legs",
+        ),
+        ({"smoothing_by_limb": {"arms": -0.1}}, "seconds from 0 to 5"),
+        ({"smoothing_by_limb": {"arms": "0.1"}}, "smoothing_by_limb"),
+        ({"smoothing_by_limb": {"arms": float("nan")}}, "smoothing_by_limb"),
+        ({"smoothing_by_limb": 0.1}, "smoothing_by_limb"),
+        ({"smoothing_by_limb": None}, "smoothing_by_limb"),
         ({"height_m": 0.49}, "metres from 0.5 to 2.5"),
         ({"height_m": 172}, "metres from 0.5 to 2.5"),
         ({"height_m": "1.7"}, "height_m"),
@@ -72,6 +85,27 @@ def test_heights_of_everybody_or_by_person():
     from_json = JobOptions.from_dict({"height_m": {"0": 1.72, "12": 1}})
     assert from_json == JobOptions(height_m={0: 1.72, 12: 1.0})
     assert [from_json.height_for(person) for person in (0, 1, 12)] == [1.72, None, 1.0]
+
+
+def test_smoothing_by_limb_holds_sides_apart_and_a_side_goes_before_both():
+    assert JobOptions().smoothing_by_limb == {}
+    assert JobOptions(smoothing_by_limb={"legs": 1, "head": 0}).smoothing_by_limb == {
+        "head": 0.0,
+        "left_leg": 1.0,
+        "right_leg": 1.0,
+    }
+    for values in ({"left_arm": 0.2, "arms": 0}, {"arms": 0, "left_arm": 0.2}):
+        assert JobOptions(smoothing_by_limb=values).smoothing_by_limb == {"left_arm": 0.2, "right_arm": 0.0}
+
+
+def test_smoothing_by_limb_survives_the_way_from_blender():
+    sent = {"smoothing_by_limb": {"arms": 0, "torso": 0.06}}
+    decoder = protocol.Decoder()
+    decoder.feed(protocol.encode(protocol.Job("clip.mp4", sent)))
+    [job] = decoder.messages()
+    options = JobOptions.from_dict(job.options)
+    assert options.smoothing_by_limb == {"torso": 0.06, "left_arm": 0.0, "right_arm": 0.0}
+    assert JobOptions.from_dict(json.loads(json.dumps(asdict(options)))) == options
 
 
 def test_cache_folder():

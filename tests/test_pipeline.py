@@ -363,8 +363,10 @@ def test_refining_is_told_to_the_method_that_knows_it(video, refine, monkeypatch
 def test_placing_is_told_smoothing_and_whether_to_lock_feet(lock_feet, monkeypatch):
     told = []
     monkeypatch.setattr(world, "place", lambda *args, **named: told.append((args, named)))
-    Stages().place([1], [2], 3, 4, JobOptions(smoothing_s=0.2, lock_feet=lock_feet), {0: 5})
-    assert told == [(([1], [2], 3, 4), {"smoothing_s": 0.2, "lock_feet": lock_feet, "turns": {0: 5}})]
+    options = JobOptions(smoothing_s=0.2, smoothing_by_limb={"head": 0.1}, lock_feet=lock_feet)
+    Stages().place([1], [2], 3, 4, options, {0: 5})
+    named = {"smoothing_s": 0.2, "by_limb": {"head": 0.1}, "lock_feet": lock_feet, "turns": {0: 5}}
+    assert told == [(([1], [2], 3, 4), named)]
 
 
 def test_a_panning_camera_is_followed_only_if_asked(video):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from core.protocol import SMOOTHING_LIMBS
 from core.skeleton import JOINT_NAMES
 from core.smooth import LIMBS, WIDTH, smooth_positions, smooth_rotations, strengths_by_joint
 
@@ -21,6 +22,12 @@ def about(axis, angles):
 
 def angles_between(a, b):
     return 2 * np.arccos(np.clip(np.abs((a * b).sum(-1)), 0, 1))
+
+
+def test_names_of_jobs_are_those_of_limbs():
+    assert {name: (name,) for name in LIMBS} == {n: limbs for n, limbs in SMOOTHING_LIMBS.items() if n in LIMBS}
+    both = {name: set(limbs) for name, limbs in SMOOTHING_LIMBS.items() if name not in LIMBS}
+    assert both == {"arms": {"left_arm", "right_arm"}, "legs": {"left_leg", "right_leg"}}
 
 
 def test_strength_zero_changes_nothing():

@@ -172,6 +172,40 @@ def test_smoothing_takes_jitter_off_and_zero_leaves_the_motion():
     assert np.abs(smoothed.trans - motion.trans).mean() < 0.006
 
 
+@pytest.mark.parametrize("limb", ["left_arm", "right_leg", "torso"])
+def test_a_limb_given_no_smoothing_keeps_its_rotations_and_the_others_do_not(limb):
+    joints = {
+        "left_arm": ["left_collar", "left_shoulder", "left_elbow", "left_wrist", "left_hand"],
+        "right_leg": ["right_hip", "right_knee", "right_ankle", "right_foot"],
+        "torso": ["spine1", "spine2", "spine3"],
+    }[limb]
+    motion, track = film(*walk_in_world(60))
+    tremor = rodrigues(np.random.default_rng(0).normal(0, 0.01, (60, 24, 3)))
+    shaky = replace(motion, rotmats=(motion.rotmats @ tremor).astype(np.float32))
+    clean, raw, placed = (
+        place([m], [track], CAMERA, BODY, smoothing_s=s, by_limb={limb: 0.0}, lock_feet=False)[0].poses
+        for m, s in ((motion, 0.0), (shaky, 0.0), (shaky, 0.1))
+    )
+    clean, raw, placed = (poses.reshape(60, 24, 3) for poses in (clean, raw, placed))
+    for j, name in enumerate(JOINT_NAMES[1:], 1):  # the root's are in a world that all frames make
+        if name in joints:
+            np.testing.assert_array_equal(placed[:, j], raw[:, j])
+        else:
+            assert np.abs(placed - clean)[:, j].mean() < 0.9 * np.abs(raw - clean)[:, j].mean(), name
+
+
+def test_smoothing_of_the_root_is_that_of_the_path():
+    motion, track = film(*walk_in_world(60))
+    noise = np.random.default_rng(0).normal(0, 0.003, motion.trans.shape)
+    shaky = replace(motion, trans=(motion.trans + noise).astype(np.float32))
+    kept = smooth_camera_motion(shaky, track.times, 0.1, {"root": 0.0})
+    np.testing.assert_array_equal(kept.trans, shaky.trans)
+    np.testing.assert_array_equal(kept.rotmats[:, 0], shaky.rotmats[:, 0])
+    only = smooth_camera_motion(shaky, track.times, 0.0, {"root": 0.1})
+    assert np.abs(np.diff(only.trans, 2, axis=0)).mean() < 0.5 * np.abs(np.diff(shaky.trans, 2, axis=0)).mean()
+    np.testing.assert_array_equal(only.rotmats[:, 1:], shaky.rotmats[:, 1:])
+
+
 def test_without_people_the_camera_is_level():
     R, t = place_in_world([], [], CAMERA, BODY)
     np.testing.assert_allclose(R[2], [0, -1, 0])

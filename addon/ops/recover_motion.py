@@ -10,8 +10,10 @@ from ..errors import AddonError
 from ..job import State
 from ..launch import launch
 from ..places import find_engine, job_log, preferences_or_none, results_folder
+from ..properties import SMOOTHING_PARTS
 from ..runtime import runtime
 from ..scene.options import VERTEX_MODES, WriterOptions
+from ..wire import protocol
 
 
 def collect_job_options(settings, preferences) -> dict:
@@ -32,6 +34,9 @@ def collect_job_options(settings, preferences) -> dict:
         "vertices": settings.mode in VERTEX_MODES,
         "out_dir": str(results_folder()),
     }
+    by_limb = _smoothing_by_limb(settings)
+    if by_limb:
+        options["smoothing_by_limb"] = by_limb
     if settings.use_focal:
         options["focal_mm"] = round(settings.focal_mm, 3)
     if settings.height > 0:
@@ -44,6 +49,16 @@ def collect_job_options(settings, preferences) -> dict:
         if settings.frame_last < settings.video_frames:
             options["end"] = settings.frame_last / settings.video_fps
     return options
+
+
+def _smoothing_by_limb(settings) -> dict[str, float]:
+    """Seconds of the parts whose share of the smoothing is not the whole."""
+    shares = {part: getattr(settings, f"smoothing_{part}") for part in SMOOTHING_PARTS}
+    return {
+        part: round(min(settings.smoothing * share, protocol.LONGEST_SMOOTHING_S), 4)
+        for part, share in shares.items()
+        if share != 1
+    }
 
 
 class HYPER_MOCAP_OT_recover_motion(bpy.types.Operator):

@@ -9,6 +9,7 @@ import bpy
 
 from ..frame_rate import is_same_rate, scene_rate
 from ..job import State
+from ..properties import SMOOTHING_PARTS
 from ..runtime import runtime
 from ..wire import protocol
 from .texts import columns_of, draw_build, draw_error, draw_message, format_duration, format_eta
@@ -98,6 +99,10 @@ class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
         column.prop(settings, "mode")
         column.prop(settings, "smoothing")
         column.prop(settings, "lock_feet")
+        header, body = layout.panel("hyper_mocap_smoothing", default_closed=True)
+        header.label(text="Smoothing by Limb")
+        if body:
+            self._draw_smoothing(body, settings)
         header, body = layout.panel("hyper_mocap_options", default_closed=True)
         header.label(text="Options")
         if body:
@@ -108,6 +113,13 @@ class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
         self._draw_engine(context, layout)
         if runtime.session is not None:
             self._draw_outcome(context, layout, runtime.session)
+
+    def _draw_smoothing(self, layout, settings) -> None:
+        column = layout.column(align=True)
+        column.use_property_split = True
+        column.use_property_decorate = False
+        for part in SMOOTHING_PARTS:
+            column.prop(settings, f"smoothing_{part}", slider=True)
 
     def _draw_options(self, layout, settings) -> None:
         layout.use_property_split = True

@@ -19,7 +19,7 @@ from core.cli.console import Console, duration
 from core.errors import HyperMocapError, InputError
 from core.finished import finished_results
 from core.options import QUALITIES, JobOptions
-from core.protocol import DEFAULT_METHOD, REFINES_BY_DEFAULT, Done, Message, Progress
+from core.protocol import DEFAULT_METHOD, REFINES_BY_DEFAULT, SMOOTHING_LIMBS, Done, Message, Progress
 from core.result import AtomicFile, ensure_writable, explain_output_errors, stem_of
 from core.version import VERSION
 
@@ -55,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     focal.add_argument("--focal-mm", type=float, metavar="MM", help="focal length, 35 mm equivalent")
     focal.add_argument("--focal-px", type=float, metavar="PX", help="focal length in pixels")
     parser.add_argument("--smoothing", type=float, metavar="S", help="smoothing in seconds, 0 = none")
+    parser.add_argument(
+        "--smoothing-by-limb",
+        metavar="LIMB:S[,LIMB:S]",
+        help=f"other seconds for some of {', '.join(SMOOTHING_LIMBS)}",
+    )
     parser.add_argument(
         "--lock-feet",
         action=argparse.BooleanOptionalAction,
@@ -220,6 +225,7 @@ def _options(args: argparse.Namespace) -> JobOptions:
         focal_px=args.focal_px,
         focal_mm=args.focal_mm,
         height_m=None if args.height is None else read_heights(args.height),
+        smoothing_by_limb={} if args.smoothing_by_limb is None else read_limbs(args.smoothing_by_limb),
         lock_feet=args.lock_feet,
         panning=args.panning,
         body=args.body,
@@ -239,6 +245,18 @@ def read_heights(text: str) -> float | dict[int, float]:
         return {int(person): float(height) for person, height in pairs}
     except ValueError:
         raise InputError(f"--height {text}: use metres such as 1.72, or by person 0:1.72,1:1.6") from None
+
+
+def read_limbs(text: str) -> dict[str, float]:
+    """Return seconds by limb from "arms:0,torso:0.06". InputError; whether there are such limbs is not looked at."""
+    try:
+        pairs = [word.split(":") for word in text.split(",")]
+        if len({limb for limb, _ in pairs}) < len(pairs):
+            raise ValueError("a limb twice")
+        return {limb.strip(): float(seconds) for limb, seconds in pairs}
+    except ValueError:
+        limbs = ", ".join(SMOOTHING_LIMBS)
+        raise InputError(f"--smoothing-by-limb {text}: use arms:0,torso:0.06; limbs are {limbs}") from None
 
 
 def _check_names(args: argparse.Namespace) -> None:

@@ -188,7 +188,7 @@ def test_options_survive_the_way_to_a_child() -> None:
     words = "a.mp4 --out /o --formats glb,npz --mode point_cache --method hyperbolic --device cpu --person 2,0 "
     words += "--quality high --no-refine --no-lock-feet --panning "
     words += "--max-people 3 --smoothing 0.25 --focal-mm 35 --start 1.5 --end 3 --resume --report /r.json"
-    words += " --height 0:1.72,2:1.6"
+    words += " --height 0:1.72,2:1.6 --smoothing-by-limb arms:0,torso:0.06"
     _videos, options = parse_options(words.split(), "x")
     assert parse_options(["a.mp4", *option_arguments(options)], "x")[1] == options
     on = replace(options, refine=True, lock_feet=True, panning=False)
@@ -201,6 +201,7 @@ def test_options_survive_the_way_to_a_child() -> None:
         "person": [2, 0],
         "max_people": 3,
         "smoothing_s": 0.25,
+        "smoothing_by_limb": {"arms": 0.0, "torso": 0.06},
         "lock_feet": False,
         "panning": True,
         "vertices": True,
@@ -212,9 +213,10 @@ def test_options_survive_the_way_to_a_child() -> None:
         "height_m": {"0": 1.72, "2": 1.6},
         "out_dir": "/o",
     }
-    everybody = replace(options, height_m=1.8)
+    everybody = replace(options, height_m=1.8, smoothing_by_limb={})
     assert parse_options(["a.mp4", *option_arguments(everybody)], "x")[1] == everybody
     assert everybody.engine_options(Path("/o"))["height_m"] == 1.8
+    assert "smoothing_by_limb" not in everybody.engine_options(Path("/o"))
 
 
 def test_a_clip_is_done_again_where_refining_makes_a_difference() -> None:
@@ -231,7 +233,9 @@ def test_engine_options_are_those_the_engine_knows() -> None:
     tree = ast.parse((ROOT / "core" / "options.py").read_text())
     [cls] = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "JobOptions"]
     known = {n.target.id for n in cls.body if isinstance(n, ast.AnnAssign)}
-    full = BatchOptions(out=Path("/o"), end=1.0, focal_mm=1.0, height_m=1.7, body="b")
+    full = BatchOptions(
+        out=Path("/o"), end=1.0, focal_mm=1.0, height_m=1.7, body="b", smoothing_by_limb={"head": 0.0}
+    )
     assert set(full.engine_options(Path("/o"))) <= known
 
 
@@ -245,6 +249,11 @@ def test_engine_options_are_those_the_engine_knows() -> None:
         "--person anna",
         "--mode clay",
         "--quality best",
+        "--smoothing-by-limb tail:0.1",
+        "--smoothing-by-limb arms:-1",
+        "--smoothing-by-limb arms:9",
+        "--smoothing-by-limb arms:0,arms:1",
+        "--smoothing-by-limb arms",
         "--height 172",
         "--height 0:1.7,0:1.8",
         "--height 0:tall",
@@ -252,6 +261,13 @@ def test_engine_options_are_those_the_engine_knows() -> None:
 )
 def test_wrong_options_are_refused(wrong: str) -> None:
     assert main(["a.mp4", "--out", "/nowhere", *wrong.split()]) == 2
+
+
+def test_a_limb_nobody_has_is_answered_with_those_there_are(capsys) -> None:
+    assert main(["a.mp4", "--out", "/nowhere", "--smoothing-by-limb", "tail:0.1"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "tail:0.1: expected seconds from 0 to 5 for any of root, torso, head, left_arm," in last
+    assert last.endswith("arms, legs")
 
 
 def test_patterns_folders_and_names_that_meet(tmp_path: Path) -> None:

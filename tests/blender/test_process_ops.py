@@ -99,6 +99,22 @@ def test_refining_is_offered_for_the_methods_that_know_it(addon) -> None:
         assert ("refine" in layout.drawn) is is_offered, method
 
 
+def test_each_part_of_the_figure_gets_its_share_of_the_smoothing(addon) -> None:
+    from addon.ops.recover_motion import collect_job_options
+    from addon.properties import SMOOTHING_PARTS
+    from addon.ui.panels import HYPER_MOCAP_PT_recover
+
+    parts = [limb for name in SMOOTHING_PARTS for limb in protocol.SMOOTHING_LIMBS[name]]
+    assert sorted(parts) == sorted(name for name, limbs in protocol.SMOOTHING_LIMBS.items() if limbs == (name,))
+    settings = bpy.context.scene.hyper_mocap
+    assert "smoothing_by_limb" not in collect_job_options(settings, None)
+    settings.smoothing, settings.smoothing_arms, settings.smoothing_torso, settings.smoothing_root = 0.1, 0, 1.5, 100
+    assert collect_job_options(settings, None)["smoothing_by_limb"] == {"arms": 0.0, "torso": 0.15, "root": 5.0}
+    layout = Layout()
+    HYPER_MOCAP_PT_recover._draw_smoothing(None, layout, settings)
+    assert layout.drawn == [f"smoothing_{part}" for part in ("arms", "legs", "torso", "head", "root")]
+
+
 def test_feet_are_locked_unless_told_otherwise(addon) -> None:
     from addon.ops.recover_motion import collect_job_options
     from addon.ui.panels import HYPER_MOCAP_PT_recover
