@@ -18,7 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", metavar="DIR", help="rendered clips, through the real detector")
     parser.add_argument("--motion", metavar="NPZ", help="motion bank: sequences with modelled detector noise")
     parser.add_argument("--video", metavar="FILE", nargs="*", default=[], help="footage without truth")
+    parser.add_argument(
+        "--views", metavar="DIR", help="films of one person by calibrated cameras, and their calibration"
+    )
     parser.add_argument("--mirror", action="store_true", help="also perceive the footage turned round left to right")
+    parser.add_argument("--mocap", metavar="NPZ", help="motion bank: footage's jitter beside that of captured motion")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument("--count", type=int, default=40, metavar="N", help="clips at most (default: %(default)s)")
     parser.add_argument("--methods", default="fit,hyperbolic", help="comma-separated names (default: %(default)s)")
@@ -55,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         for name, table, corner in _measure_clips(args, clips, recoverers, body, domains):
             tables[f"{title}{name}"] = table
             _show(args.console, f"{title}{name}", table, None, corner)
+    mocap = _captured_motion(args, body)
     for video in args.video:
         from core.evaluate import films
 
@@ -67,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
             body,
             device=device,
             use_mirror=args.mirror,
+            mocap=mocap,
             on_progress=partial(_show_perceived, args.console, Path(video).name),
         )
         if not found:
@@ -76,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
             _show(args.console, title, table, films.COLUMNS, "method")
             if domains is not None:
                 domains.add_film(table)
+    if args.views:
+        tables |= _measure_views(args, recoverers, body, device)
     if domains is not None:
         tables["by domain"] = domains.table()
         _show(args.console, "by domain", tables["by domain"], domain.COLUMNS, "method, domain")
@@ -87,6 +95,16 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
+def _captured_motion(args: argparse.Namespace, body):
+    """What jitter of footage is compared with, or None."""
+    if not args.mocap:
+        return None
+    from core.evaluate.like_motion import CapturedMotion
+    from core.synth.motion import read_bank
+
+    return CapturedMotion(read_bank(args.mocap), body)
+
+
 def _show_perceived(console, name: str, done: int, total: int) -> None:
     console.bar("people", done / max(total, 1), name)
 
@@ -95,10 +113,12 @@ def _check(args: argparse.Namespace) -> None:
     from core.evaluate.breakdown import DOMAIN, choose_breakdowns
 
     args.by = choose_breakdowns(args.by)
-    if not (args.shards or args.motion or args.video):
-        raise InputError("Nothing to evaluate: give --shards, --motion or --video")
+    if not (args.shards or args.motion or args.video or args.views):
+        raise InputError("Nothing to evaluate: give --shards, --motion, --video or --views")
     if not (args.shards or args.motion) and (set(args.by) - {DOMAIN} or args.oracles):
         raise InputError("--by and --oracles need truth: give --shards or --motion")
+    if args.mocap and not args.video:
+        raise InputError("--mocap is compared with footage: give --video")
     if args.count < 1:
         raise InputError(f"--count {args.count}: at least one clip is needed")
 
@@ -144,6 +164,19 @@ def _measure_clips(args: argparse.Namespace, clips, recoverers: dict, body, doma
     yield "", table, "method"
     for name, table in breakdown.tables().items():
         yield f", {name}", table, name.removeprefix("by ")
+
+
+def _measure_views(args: argparse.Namespace, recoverers: dict, body, device: str) -> dict:
+    """Tables by view; shown as they are made."""
+    from core.evaluate import views
+
+    methods = {name: lambda track, camera, r=recover: r(track, camera, body) for name, recover in recoverers.items()}
+    watch = partial(_show_perceived, args.console, args.views)
+    found, reference = views.evaluate_views(args.views, methods, body, device=device, on_progress=watch)
+    args.console.line(f"\nviews agree to {reference.residual_px:.1f} px (median)")
+    for name, table in found.items():
+        _show(args.console, f"{args.views}, {name}", table, views.COLUMNS, "method")
+    return {f"{args.views}, {name}": table for name, table in found.items()}
 
 
 def _show(console, title: str, table: dict, columns: tuple[str, ...] | None, corner: str) -> None:

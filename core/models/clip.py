@@ -37,8 +37,13 @@ class Chunk(NamedTuple):
     """Of m frames."""
 
 
-def track_inputs(track: Track, camera: Camera, *, base_fps: float, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Network input [1, N, K, INPUT_SIZE], frame times [1, N] in 1/base_fps s and features [1, N, F] of a track."""
+def track_inputs(
+    track: Track, camera: Camera, *, base_fps: float, device: str, doubted: np.ndarray | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Network input [1, N, K, INPUT_SIZE], frame times [1, N] in 1/base_fps s and features [1, N, F] of a track.
+
+    doubted [N] bool: frames whose 3D landmarks are withheld.
+    """
 
     def tensor(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.nan_to_num(np.asarray(array, dtype=np.float32)))[None].to(device)
@@ -53,6 +58,8 @@ def track_inputs(track: Track, camera: Camera, *, base_fps: float, device: str) 
     has_landmarks = tensor(track.confidence) > PRESENCE_NEEDED
     keypoints[..., 2] *= has_landmarks[..., None]
     geometry = ImageGeometry(size(camera.width), size(camera.height), size((camera.fx * camera.fy) ** 0.5))
+    if doubted is not None:
+        has_landmarks = has_landmarks & ~torch.from_numpy(doubted)[None].to(device)
     inputs = encode_inputs(keypoints, tensor(track.landmarks3d), has_landmarks.float(), geometry)
     frames = tensor((track.times - track.times[0]) * base_fps)
     return inputs, frames, tensor(track.features)
@@ -108,15 +115,17 @@ def recover_clip(
     chunk: int = 32,
     every: int = 1,
     vertex_ids: Tensor | None = None,
+    doubted: np.ndarray | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor | None, Iterator[Chunk]]:
     """Meshes of every frame of a track, or of every so-manieth.
 
     Returns the clip's shape [10] from the lifter (None without its rotation head) and an iterator of chunks; the
     lifter runs before the first chunk, the mesh network with each. vertex_ids: only these full-mesh vertices.
-    Raises Cancelled where asked to stop while lifting.
+    doubted: see `track_inputs`. Raises Cancelled where asked to stop while lifting.
     """
-    inputs, frames, features = track_inputs(track, camera, base_fps=net.config.lifter.base_fps, device=device)
+    base_fps = net.config.lifter.base_fps
+    inputs, frames, features = track_inputs(track, camera, base_fps=base_fps, device=device, doubted=doubted)
     lifted = lift_clip(net.lifter, inputs, frames, should_stop)
     seen = inputs[0, :, :, 4].mean(1)  # [N] mean confidence weighs the frames of the shape
     betas = None

@@ -1,12 +1,13 @@
 """Method "hyperbolic": the hyperbolic mesh network over a track, then rotations and shape from its meshes.
 
-1. the lifter reads the whole track; the mesh network gives meshes, in chunks: of every frame, or on a CPU of every
+1. left and right settled where the detector exchanged them (readings)
+2. the lifter reads the whole track; the mesh network gives meshes, in chunks: of every frame, or on a CPU of every
    fourth one
-2. one shape from frames spread over the first chunk's meshes and the lifter's own guess
-3. rotations from the meshes (mesh_fit), started from the lifter's joints and rotations; between meshes what they
+3. one shape from frames spread over the first chunk's meshes and the lifter's own guess
+4. rotations from the meshes (mesh_fit), started from the lifter's joints and rotations; between meshes what they
    change of those is interpolated (between)
-4. root by least squares against the 2D keypoints (root), each chunk seen with its neighbours
-5. where asked for, the motion moved onto the 2D keypoints (refine)
+5. root by least squares against the 2D keypoints (root), each chunk seen with its neighbours
+6. where asked for, the motion moved onto the 2D keypoints (refine)
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from core.protocol import REFINES_BY_DEFAULT
 from core.records import Camera, CameraMotion, Track
 from core.recover.between import carry_between
 from core.recover.mesh_fit import fit_rotations, fit_shape, spread_vertices
+from core.recover.readings import Settled, settle_readings
 from core.recover.refine import carry_on
 from core.recover.refine import refine as refine_motion
 from core.recover.root import place_root
@@ -80,8 +82,10 @@ def recover_by_network(
     bones are as long. With `refine` on_rough gets the network's frames and on_frames what they become; stopped before
     all are refined, the result goes on with the network's. Without it `known` is not used: the network starts over.
     """
+    net = (net or _shipped_network()).to(device)
+    settled = settle_readings(net.lifter, track, camera, device=device, should_stop=should_stop)
     if not refine:
-        return _by_network(track, camera, body, device, on_frames, should_stop, on_progress, net)
+        return _by_network(settled, camera, body, device, on_frames, should_stop, on_progress, net)
     total = len(track)
 
     def on_network(done: int, _: int) -> None:
@@ -90,11 +94,11 @@ def recover_by_network(
     def on_refined(done: int, _: int) -> None:
         on_progress(round(NETWORK_SHARE * total + (1 - NETWORK_SHARE) * done), total)
 
-    motion = _by_network(track, camera, body, device, on_rough, should_stop, on_network, net)
+    motion = _by_network(settled, camera, body, device, on_rough, should_stop, on_network, net)
     if len(motion) < total:
         return motion
     refined = refine_motion(
-        track,
+        settled.track,
         camera,
         body,
         motion,
@@ -107,18 +111,17 @@ def recover_by_network(
 
 
 def _by_network(
-    track: Track,
+    settled: Settled,
     camera: Camera,
     body,
     device: str,
     on_frames: Callable[[CameraMotion], None],
     should_stop: Callable[[], bool],
     on_progress: Callable[[int, int], None],
-    net: HyperbolicNet | None,
+    net: HyperbolicNet,
 ) -> CameraMotion:
-    """Steps 1 to 4."""
-    own = _own_body().to(device)
-    net = (net or _shipped_network()).to(device)
+    """Steps 2 to 5."""
+    track, own = settled.track, _own_body().to(device)
     ids = _fitted_vertices().to(device)
     try:
         lifter_betas, chunks = recover_clip(
@@ -129,6 +132,7 @@ def _by_network(
             chunk=CHUNK,
             every=MESH_EVERY.get(device, 1),
             vertex_ids=ids,
+            doubted=settled.doubted,
             should_stop=should_stop,
         )
     except Cancelled:

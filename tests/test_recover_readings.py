@@ -1,0 +1,143 @@
+"""core.recover.jumps and readings: exchanged sides are found where the lifter explains them, and only there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from motion_maker import CAMERA, make_track, make_truth
+
+from core.body import load_body
+from core.models.checkpoint import load_network
+from core.records import Camera, Track
+from core.recover import hyperbolic, readings
+from core.recover.jumps import GROUPS, find_blends, find_jumps
+from core.recover.readings import exchange_groups, settle_readings
+from core.skeleton import KEYPOINT_MIRROR, KEYPOINT_NAMES
+
+DATA = Path(__file__).with_name("data")
+MIRROR = list(KEYPOINT_MIRROR)
+ARMS, LEGS = 0, 1
+
+
+@pytest.fixture(scope="module")
+def lifter():
+    return load_network(hyperbolic.WEIGHTS, load_body()).lifter.eval()
+
+
+@pytest.fixture(scope="module")
+def track():
+    return make_track(make_truth(load_body(), 90, yaw=0.3), noise_px=3.0, noise_m=0.02)
+
+
+def deceive(track: Track, frames, group=slice(None)) -> Track:
+    """What a detector reports that takes the front for the back in these frames."""
+    keypoints, landmarks = track.keypoints.copy(), track.landmarks3d.copy()
+    columns = np.arange(len(KEYPOINT_NAMES))[group]
+    for t in frames:
+        keypoints[t, columns] = track.keypoints[t][MIRROR][columns]
+        landmarks[t, columns] = (track.landmarks3d[t][MIRROR] * np.float32([1, 1, -1]))[columns]
+    return replace(track, keypoints=keypoints, landmarks3d=landmarks)
+
+
+def test_every_keypoint_is_in_one_group_with_its_mirror_image():
+    assert (GROUPS.sum(0) == 1).all()
+    assert (GROUPS == GROUPS[:, MIRROR]).all()
+
+
+def test_steady_motion_has_no_jumps(track):
+    assert not find_jumps(track).any()
+
+
+def test_jumps_are_at_both_ends_of_exchanged_frames(track):
+    jumps = find_jumps(deceive(track, range(30, 50)))
+    for g in (ARMS, LEGS):
+        assert np.flatnonzero(jumps[:, g]).tolist() == [30, 50]
+
+
+def test_legs_alone_jump_alone(track):
+    jumps = find_jumps(deceive(track, range(30, 50), GROUPS[LEGS]))
+    assert not jumps[:, ARMS].any()
+    assert np.flatnonzero(jumps[:, LEGS]).tolist() == [30, 50]
+
+
+def test_jumps_close_together_are_one_blend():
+    jumps = np.zeros((40, 2), bool)
+    jumps[[5, 8, 30], 0] = True
+    blends = find_blends(jumps, np.arange(40) / 30)
+    assert np.flatnonzero(blends[:, 0]).tolist() == [5, 6, 7, 8, 30]
+    assert not blends[:, 1].any()
+
+
+def test_a_clean_track_is_handed_on_as_it_is_without_lifting(track):
+    settled = settle_readings(None, track, CAMERA)
+    assert settled.track is track
+    assert not settled.exchanged.any() and not settled.doubted.any()
+
+
+@pytest.mark.parametrize("frames", [range(30, 50), range(0, 25), range(70, 90)])
+def test_exchanged_frames_are_exchanged_back(lifter, track, frames):
+    settled = settle_readings(lifter, deceive(track, frames), CAMERA)
+    for g in (ARMS, LEGS):
+        assert np.flatnonzero(settled.exchanged[:, g]).tolist() == list(frames)
+    np.testing.assert_array_equal(settled.track.keypoints, track.keypoints)
+    np.testing.assert_allclose(settled.track.landmarks3d, track.landmarks3d, atol=1e-6)
+    assert np.flatnonzero(settled.doubted).tolist() == list(frames)
+
+
+def test_exchanged_arms_are_exchanged_back_alone(lifter, track):
+    settled = settle_readings(lifter, deceive(track, range(30, 50), GROUPS[ARMS]), CAMERA)
+    assert not settled.exchanged[:, LEGS].any()
+    assert np.flatnonzero(settled.exchanged[:, ARMS]).tolist() == list(range(30, 50))
+
+
+def test_blends_of_both_readings_are_not_seen(lifter, track):
+    wrong = deceive(track, range(30, 50))
+    for t in (29, 50):
+        wrong.keypoints[t, :, :2] = (track.keypoints[t, :, :2] + track.keypoints[t][MIRROR][:, :2]) / 2
+    settled = settle_readings(lifter, wrong, CAMERA)
+    assert set(range(30, 50)) <= set(np.flatnonzero(settled.exchanged[:, ARMS]).tolist()) <= set(range(29, 51))
+    for t in (29, 50):  # the shoulders are where the neck is: far from either reading
+        assert settled.doubted[t]
+        assert (settled.track.keypoints[t, GROUPS[ARMS], 2] == 0).all()
+    assert (settled.track.keypoints[[10, 40, 80], :, 2] == 1).all()
+
+
+def test_asked_to_stop_it_leaves_the_sides(lifter, track):
+    wrong = deceive(track, range(30, 50))
+    assert settle_readings(lifter, wrong, CAMERA, should_stop=lambda: True).track is wrong
+
+
+def test_of_a_real_man_what_three_other_cameras_say_is_found(lifter):
+    """Which frames the detector named the wrong way round was found by triangulation."""
+    with np.load(DATA / "exchanged_sides.npz") as stored:
+        data = dict(stored)
+    N = len(data["times"])
+    track = Track(
+        person=0,
+        frames=np.arange(N, dtype=np.int32),
+        times=data["times"],
+        keypoints=np.concatenate([data["keypoints"], data["confidence"][..., None]], -1).astype(np.float32),
+        landmarks3d=data["landmarks3d"].astype(np.float32),
+        features=np.zeros((N, 1), np.float16),
+        confidence=np.ones(N, np.float32),
+        boxes=np.zeros((N, 4), np.float32),
+    )
+    wrong = data["exchanged"]
+    assert 0.2 < wrong.mean() < 0.4
+    settled = settle_readings(lifter, track, Camera.from_size(*data["size"].tolist()))
+    assert (settled.exchanged == wrong).mean() > 0.95
+
+
+def test_exchange_groups_twice_is_nothing(track):
+    exchanged = np.random.default_rng(0).random((len(track), 2)) < 0.5
+    twice = exchange_groups(exchange_groups(track, exchanged), exchanged)
+    np.testing.assert_array_equal(twice.keypoints, track.keypoints)
+    np.testing.assert_allclose(twice.landmarks3d, track.landmarks3d)
+
+
+def test_cut_track_keeps_frames_and_times_together(track):
+    part = readings.cut_track(track, slice(10, 20))
+    assert len(part) == 10 and part.frames[0] == 10 and part.times[0] == track.times[10]
