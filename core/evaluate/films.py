@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.evaluate import like_motion
 from core.evaluate.footage import measure_footage, measure_landmarks, motion_keypoints
 from core.evaluate.ground import measure_ground
 from core.evaluate.measure import detector_keypoints
@@ -22,9 +23,9 @@ from core.world import place
 
 Recover = Callable[[Track, Camera], CameraMotion]
 Table = dict[str, dict[str, float]]
-COLUMNS = ("reprojection", "reprojection_90", "jitter", "jitter_24", "limb_variation_pct", "limb_asymmetry_pct",
-           "mirror_mm", "film_mirror_mm", "flipped_pct", "longest_flip", "bent_back", "foot_slide", "planted_pct",
-           "sunk_mm", "sunk_mean_mm", "covered", "fps")  # fmt: skip
+COLUMNS = ("reprojection", "reprojection_90", "jitter", "jitter_24", *like_motion.COLUMNS, "limb_variation_pct",
+           "limb_asymmetry_pct", "mirror_mm", "film_mirror_mm", "flipped_pct", "longest_flip", "bent_back",
+           "foot_slide", "planted_pct", "sunk_mm", "sunk_mean_mm", "covered", "fps")  # fmt: skip
 
 
 def evaluate_film(
@@ -34,9 +35,11 @@ def evaluate_film(
     *,
     device: str = "cpu",
     use_mirror: bool = False,
+    mocap: like_motion.CapturedMotion | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Table]:
-    """Tables by person, rows "detector" and the methods. VideoError where the film cannot be read."""
+    """Tables by person, rows "detector" and the methods. VideoError where the film cannot be read. mocap: captured
+    motion to compare jitter with."""
     from core.perception import perceive
 
     with VideoReader(path) as reader:
@@ -48,12 +51,18 @@ def evaluate_film(
             others = perceive(reader, device=device, on_progress=on_progress)
     return {
         f"{Path(path).name}, person {person}": table
-        for person, table in measure_tracks(tracks, others, camera, methods, body).items()
+        for person, table in measure_tracks(tracks, others, camera, methods, body, mocap=mocap).items()
     }
 
 
 def measure_tracks(
-    tracks: list[Track], mirrored: list[Track], camera: Camera, methods: dict[str, Recover], body
+    tracks: list[Track],
+    mirrored: list[Track],
+    camera: Camera,
+    methods: dict[str, Recover],
+    body,
+    *,
+    mocap: like_motion.CapturedMotion | None = None,
 ) -> dict[int, Table]:
     """Person -> table. mirrored: what perception gave for the mirrored film, or none."""
     pairs = pair_tracks(tracks, [mirror_track(track, camera.width) for track in mirrored])
@@ -75,8 +84,10 @@ def measure_tracks(
                 values["film_mirror_mm"] = _motion_distance(motion, film, body)
             tables[track.person][name] = values
         placed = place(motions, tracks, camera, body, smoothing_s=JobOptions().smoothing_s)
-        for motion in placed:
-            tables[motion.person][name] |= measure_ground(motion, body)
+        for track, motion, final in zip(tracks, motions, placed):
+            tables[track.person][name] |= measure_ground(final, body)
+            if mocap is not None:
+                tables[track.person][name] |= mocap.measure(motion, final, track)
     return tables
 
 
