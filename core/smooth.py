@@ -45,6 +45,9 @@ WIDTH = 1.8
 """Width of the kernel by strength: so wide, a parabola stops as much tremor as a line as wide as the strength."""
 SLOPE = 0.25
 """Change of the width per time: faster, and the change itself would be seen as a tremor."""
+ROUNDING = 0.07
+"""s, standard deviation over which widths are averaged: a width that changes with every step of a walk moves each
+sample by another amount, which is seen as a tremor too, and more of it the stronger the smoothing."""
 BEND_PASSES = 2
 KERNEL_REACH = 3.0
 """Kernel half width in standard deviations."""
@@ -102,7 +105,7 @@ def _smooth(values: np.ndarray, times: np.ndarray, strengths: np.ndarray, tolera
         rough = _fit_parabolas(values, times, widths / 2, difference)
         bend = _accelerations(values, rough, times, difference)  # [N, J]
         widths = np.minimum(widths, WIDTH * np.sqrt(2 * tolerance / np.maximum(bend, 1e-12)))
-        widths = _limit_slope(widths, times)
+        widths = _round(_limit_slope(widths, times), times)
     return _fit_parabolas(values, times, widths, difference)
 
 
@@ -150,6 +153,21 @@ def _limit_slope(widths: np.ndarray, times: np.ndarray) -> np.ndarray:
     for t in range(len(widths) - 2, -1, -1):
         widths[t] = np.minimum(widths[t], widths[t + 1] + dt[t])
     return widths
+
+
+def _round(widths: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Geometric means [N, J] of the widths [N, J] around each time: the narrow ones count for most."""
+    N = len(times)
+    logs = np.log(np.maximum(widths, 1e-9))
+    reach = _reach(times, KERNEL_REACH * ROUNDING)
+    total, weights = np.zeros_like(logs), np.zeros((N, 1))
+    for offset in range(-reach, reach + 1):
+        here = slice(max(0, -offset), N - max(0, offset))
+        there = slice(max(0, offset), N - max(0, -offset))
+        weight = np.exp(-0.5 * ((times[there] - times[here]) / ROUNDING) ** 2)[:, None]
+        total[here] += weight * logs[there]
+        weights[here] += weight
+    return np.exp(total / weights)
 
 
 def _reach(times: np.ndarray, seconds: float) -> int:

@@ -130,6 +130,17 @@ def test_strong_smoothing_beside_hits_adds_no_tremor():
     assert max(wavering[1:]) < 0.6 * wavering[0]
 
 
+@pytest.mark.parametrize("strength", [0.06, 0.1, 0.2])
+def test_strong_smoothing_of_a_gait_adds_no_tremor(strength):
+    """A hip that goes up and down and from side to side with the steps, of uneven height: nothing above 4 Hz."""
+    steps = 0.04 * np.sin(4 * np.pi * TIMES) * (1 + 0.5 * np.sin(1.7 * TIMES))
+    clean = np.stack([1.2 * TIMES, 0.03 * np.sin(2 * np.pi * TIMES), steps], 1)
+    noise = np.random.default_rng(6).normal(0, 0.001, clean.shape)
+    left = smooth_positions(clean + noise, TIMES, strength) - clean
+    wavering = [np.abs(np.diff(x, 3, axis=0)).mean() for x in (noise, left)]
+    assert wavering[1] < 0.15 * wavering[0]
+
+
 def test_limbs_have_their_own_strength():
     noisy = about([1, 0, 0], np.random.default_rng(2).normal(0, 0.02, 120))
     strengths = strengths_by_joint(0.0, {"left_arm": 0.2})

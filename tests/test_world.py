@@ -182,16 +182,13 @@ def test_a_limb_given_no_smoothing_keeps_its_rotations_and_the_others_do_not(lim
     motion, track = film(*walk_in_world(60))
     tremor = rodrigues(np.random.default_rng(0).normal(0, 0.01, (60, 24, 3)))
     shaky = replace(motion, rotmats=(motion.rotmats @ tremor).astype(np.float32))
-    clean, raw, placed = (
-        place([m], [track], CAMERA, BODY, smoothing_s=s, by_limb={limb: 0.0}, lock_feet=False)[0].poses
-        for m, s in ((motion, 0.0), (shaky, 0.0), (shaky, 0.1))
+    raw, placed = (
+        place([shaky], [track], CAMERA, BODY, smoothing_s=s, by_limb={limb: 0.0}, lock_feet=False)[0].poses
+        for s in (0.0, 0.1)
     )
-    clean, raw, placed = (poses.reshape(60, 24, 3) for poses in (clean, raw, placed))
+    moved = np.abs(placed - raw).reshape(60, 24, 3).max((0, 2))
     for j, name in enumerate(JOINT_NAMES[1:], 1):  # the root's are in a world that all frames make
-        if name in joints:
-            np.testing.assert_array_equal(placed[:, j], raw[:, j])
-        else:
-            assert np.abs(placed - clean)[:, j].mean() < 0.9 * np.abs(raw - clean)[:, j].mean(), name
+        assert moved[j] == 0 if name in joints else moved[j] > 1e-3, name
 
 
 def test_smoothing_of_the_root_is_that_of_the_path():
