@@ -227,19 +227,6 @@ def test_speed_changes_how_far_a_motion_gets(body):
         assert np.abs(np.abs((q * found).sum(-1)) - 1).max() < 1e-4
 
 
-def test_wobble_is_small_and_leaves_the_root(body):
-    plain, swaying = (
-        MotionSampler(small_bank(), body, config=SamplerConfig(frames=8, mirrored=0, mixed=0, tilt_deg=0, wobbled=w))
-        for w in (0.0, 1.0)
-    )
-    turn = swaying._wobble(200, 8, torch.Generator().manual_seed(0))
-    angle = torch.rad2deg(torch.arccos(((turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1)))
-    assert angle[:, :, [0, 22, 23]].max() < 0.1
-    assert 3 < angle[:, :, 1:22].mean() < 10
-    assert torch.linalg.det(turn).sub(1).abs().max() < 1e-4
-    assert plain.sample(2, torch.Generator().manual_seed(0)).rotmats.shape == (2, 8, 24, 3, 3)
-
-
 def shard_from(body, parameters, clips=12, T=48):
     """What a shard would hold if the detector made exactly the model's errors."""
     config = SamplerConfig(frames=T, tilt_deg=0.0)

@@ -16,9 +16,10 @@ from torch import Tensor
 from core.body import Body
 from core.rotation import axis_angle_to_matrix, quaternion_to_matrix
 from core.skeleton import JOINT_MIRROR, JOINT_NAMES
-from core.synth.cameras import CameraConfig, project, sample_cameras, smooth_noise
+from core.synth.cameras import CameraConfig, project, sample_cameras
 from core.synth.motion import MotionBank
 from core.synth.noise import NoiseModel
+from core.synth.unseen import sway, turn_over
 
 UPPER_BODY = tuple(
     any(part in name for part in ("spine", "neck", "head", "collar", "shoulder", "elbow", "wrist", "hand"))
@@ -51,6 +52,8 @@ class SamplerConfig:
     beta_deviation: float = 1.3
     tilt_deg: float = 4.0
     """Deviation of a constant tilt of the whole motion against gravity."""
+    turned_over: float = 0.0
+    """Share of clips in which the person turns over once, as in a somersault or a cartwheel."""
     length_power: float = 0.75
     """Clips are drawn with probability length ** power, so that long takes do not drown the rest."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
@@ -151,7 +154,10 @@ class MotionSampler:
             quats = self._in_parts(quats, other, pelvis, speed, generator)
         rotmats = quaternion_to_matrix(quats)
         if c.wobbled > 0:
-            rotmats = rotmats @ self._wobble(B, T, generator)
+            rotmats = rotmats @ sway(B, T, generator, share=c.wobbled, largest_deg=c.wobble_deg)
+        if c.turned_over > 0:
+            turn = turn_over(B, T, generator, share=c.turned_over)
+            rotmats = torch.cat([(rotmats[:, :, 0] @ turn)[:, :, None], rotmats[:, :, 1:]], 2)
         tilt = torch.randn((B, 3), generator=generator, device=self.device) * math.radians(c.tilt_deg)
         tilt[:, 1] = 2 * math.pi * self._uniform(generator, B)
         turn = axis_angle_to_matrix(tilt * torch.tensor([1.0, 0.0, 1.0], device=self.device))
@@ -182,16 +188,6 @@ class MotionSampler:
                 taken = (source[:, i] == number)[:, None] & of_limb
                 quats = torch.where(taken[:, None, :, None], donor, quats)
         return quats
-
-    def _wobble(self, B: int, T: int, generator: torch.Generator) -> Tensor:
-        """Small slow rotations [B, T, 24, 3, 3] of all joints but the root and the hands; none in most clips."""
-        c = self.config
-        amount = math.radians(c.wobble_deg) * self._uniform(generator, B)
-        amount = torch.where(self._uniform(generator, B) < c.wobbled, amount, torch.zeros_like(amount))
-        sway = smooth_noise((B, T, 24, 3), 0.97, generator, self.device)
-        moves = torch.ones(24, device=self.device)
-        moves[[0, 22, 23]] = 0
-        return axis_angle_to_matrix(sway * amount[:, None, None, None] * moves[:, None])
 
     def legs(self, betas: Tensor) -> Tensor:
         """Thigh plus shin [B] of bodies with betas [B, 10], metres."""

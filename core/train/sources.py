@@ -17,9 +17,10 @@ from core.train.augment import Variation, vary
 from core.train.batch import Batch, merge
 from core.train.shards import ShardBank
 
-TUMBLING_SHARE = 0.08
-TUMBLING_TILT_DEG = 70.0
-"""Some sequences are tilted far against gravity, for lying, bending and somersaulting people that mocap lacks."""
+TUMBLING_SHARE = 0.14
+TUMBLING = {"tilt_deg": 70.0, "turned_over": 0.7}
+"""Some sequences are tilted far against gravity or turn over, for lying, bending and somersaulting people that mocap
+lacks."""
 UNSEEN_POSES = {"in_parts": 0.5, "wobbled": 0.6, "wobble_deg": 20.0}
 """An hour of motion is soon known by heart (67 mm on its own subjects against 93 on others), so half of it is taken
 apart and put together anew."""
@@ -54,7 +55,7 @@ class GeneratedSource:
         """`recorded` may still be empty, and grow."""
         noise = NoiseModel(device=device)
         upright = SamplerConfig(**UNSEEN_POSES) if split == "train" else SamplerConfig()
-        tumbling = replace(upright, tilt_deg=TUMBLING_TILT_DEG)
+        tumbling = replace(upright, **TUMBLING)
         self.upright = KeypointSampler(bank, body, noise, split=split, config=upright, seed=seed)
         self.tumbling = KeypointSampler(bank, body, noise, split=split, config=tumbling, seed=seed + 1)
         self.recorded = recorded
