@@ -52,8 +52,10 @@ class ReadingOptions:
     between: float = 0.75
     """A frame is a blend, and not believed, where the farther reading is `apart` m from the motion or more and the
     nearer one not nearer than this share of that."""
-    rounds: int = 4
-    """At most so many exchanges for each stretch of jumps."""
+    muddled: float = 0.5
+    """Share of blended frames in a run's surroundings above which nothing can be told."""
+    pieces: int = 3
+    """At most so many pieces between blends are tried as one run."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def settle_readings(
     for first, last in _stretches(blends.any(1), track.times, options.longest_s):
         if should_stop():
             break
-        exchanged = judge.improve(exchanged, blends, first, last)
+        exchanged = judge.improve(exchanged, blends, first, last, should_stop)
     if not exchanged.any():
         return Settled(track, exchanged, exchanged.any(1))
     near = np.convolve(exchanged.any(1), np.ones(2 * judge.frames(options.blend_s) + 1), mode="same") > 0
@@ -125,37 +127,53 @@ class _Judge:
     def frames(self, seconds: float) -> int:
         return round(seconds * self.fps)
 
-    def improve(self, exchanged: np.ndarray, blends: np.ndarray, first: int, last: int) -> np.ndarray:
+    def improve(
+        self, exchanged: np.ndarray, blends: np.ndarray, first: int, last: int, should_stop: Callable[[], bool]
+    ) -> np.ndarray:
         """Exchange the run that saves most, again and again, among those about the jumps in `first` to `last`."""
         reach, longest = self.frames(self.options.reach_s), self.frames(self.options.longest_s)
         runs = self._runs(blends, max(0, first - longest), min(len(self.track), last + longest + 1))
-        for _ in range(self.options.rounds):
-            best, most = None, self.options.least * self.fps / 30
-            for run, groups in runs:
-                span = slice(max(0, run.start - reach), min(len(self.track), run.stop + reach))
-                changed = exchanged.copy()
-                changed[run, groups] ^= True
-                before, after = self._costs([exchanged[span], changed[span]], blends[span], span)
-                saved = (before - after).sum()
-                of_run = before[run.start - span.start : run.stop - span.start].sum()
-                if saved > max(most, self.options.share * of_run):
-                    best, most = changed, saved
-            if best is None:
+        spans = [slice(max(0, run.start - reach), min(len(self.track), run.stop + reach)) for run, _ in runs]
+        savings: dict[int, float] = {}  # by run, in m; those that are not worth it are 0
+        for _ in runs:
+            for i, ((run, groups), span) in enumerate(zip(runs, spans)):
+                if should_stop():
+                    return exchanged
+                if i not in savings:
+                    savings[i] = self._saving(exchanged, blends, run, groups, span)
+            best = max(savings, key=savings.__getitem__)
+            if savings[best] == 0:
                 break
-            exchanged = best
+            run, groups = runs[best]
+            exchanged = exchanged.copy()
+            exchanged[run, groups] ^= True
+            for i, span in enumerate(spans):
+                if span.start < run.stop and run.start < span.stop:
+                    savings.pop(i)
         return exchanged
+
+    def _saving(self, exchanged: np.ndarray, blends: np.ndarray, run: slice, groups: list[int], span: slice) -> float:
+        """What exchanging groups in a run saves in its span, m; 0 where that is too little."""
+        if blends[span].any(1).mean() > self.options.muddled:
+            return 0.0
+        changed = exchanged.copy()
+        changed[run, groups] ^= True
+        before, after = self._costs([exchanged[span], changed[span]], blends[span], span)
+        saved = float((before - after).sum())
+        of_run = before[run.start - span.start : run.stop - span.start].sum()
+        return saved if saved > max(self.options.least * self.fps / 30, self.options.share * of_run) else 0.0
 
     def _runs(self, blends: np.ndarray, begin: int, end: int) -> list[tuple[slice, list[int]]]:
         """Runs of frames from the end of one blend (or `begin`) to the start of another (or `end`), and the groups to
         exchange in them: both between blends of both, else the group that is blended."""
-        both = list(range(blends.shape[1]))
+        both, longest = list(range(blends.shape[1])), self.frames(self.options.longest_s)
         marks_of_both = blends.all(1) if blends[begin:end].all(1).any() else blends.any(1)
         runs = []
         for groups, marks in [(both, marks_of_both), *(([g], blends[:, g]) for g in both)]:
             edges = np.flatnonzero(np.diff(np.concatenate([[0], marks[begin:end].astype(np.int8), [0]]))) + begin
             starts, stops = [begin, *edges[1::2].tolist()], [*edges[0::2].tolist(), end]
             for i, start in enumerate(starts):
-                ends = (stop for stop in stops[i:] if 0 < stop - start <= self.frames(self.options.longest_s))
+                ends = (stop for stop in stops[i : i + self.options.pieces] if 0 < stop - start <= longest)
                 runs += [(slice(start, stop), groups) for stop in ends]
         return runs
 
