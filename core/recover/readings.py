@@ -46,8 +46,8 @@ class ReadingOptions:
     share: float = 0.35
     """An exchange must save this share of what the frames of its run cost ..."""
     least: float = 0.2
-    """... and this much in all, m times frames at 30 a second. Of runs between jumps on rendered validation clips 60 in
-    100 of those exchanged on purpose pass both, and none of 449 that were right."""
+    """... and this much in all, m times frames at 30 a second. Of runs between jumps on rendered validation clips, 60
+    in 100 of those exchanged on purpose pass both, and none of 449 that were right."""
     apart: float = 0.08
     between: float = 0.75
     """A frame is a blend, and not believed, where the farther reading is `apart` m from the motion or more and the
