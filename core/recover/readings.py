@@ -41,6 +41,8 @@ class ReadingOptions:
     """Blends this near an exchanged run are settled frame by frame."""
     cap: float = 0.25
     """m: most that a keypoint may cost."""
+    floor: float = 0.015
+    """m: what a frame costs at least, were everything right."""
     exchanged: float = 0.015
     """m: cost of an exchanged frame."""
     share: float = 0.35
@@ -134,13 +136,16 @@ class _Judge:
         reach, longest = self.frames(self.options.reach_s), self.frames(self.options.longest_s)
         runs = self._runs(blends, max(0, first - longest), min(len(self.track), last + longest + 1))
         spans = [slice(max(0, run.start - reach), min(len(self.track), run.stop + reach)) for run, _ in runs]
+        region = slice(min(span.start for span in spans), max(span.stop for span in spans))
         savings: dict[int, float] = {}  # by run, in m; those that are not worth it are 0
         for _ in runs:
-            for i, ((run, groups), span) in enumerate(zip(runs, spans)):
+            before = np.zeros(len(self.track))
+            before[region] = self._costs([exchanged[region]], blends[region], region)[0]
+            for i, (run, span) in enumerate(zip(runs, spans)):
                 if should_stop():
                     return exchanged
                 if i not in savings:
-                    savings[i] = self._saving(exchanged, blends, run, groups, span)
+                    savings[i] = self._saving(exchanged, blends, run, span, before)
             best = max(savings, key=savings.__getitem__)
             if savings[best] == 0:
                 break
@@ -152,15 +157,28 @@ class _Judge:
                     savings.pop(i)
         return exchanged
 
-    def _saving(self, exchanged: np.ndarray, blends: np.ndarray, run: slice, groups: list[int], span: slice) -> float:
-        """What exchanging groups in a run saves in its span, m; 0 where that is too little."""
-        if blends[span].any(1).mean() > self.options.muddled:
+    def _saving(
+        self,
+        exchanged: np.ndarray,
+        blends: np.ndarray,
+        run: tuple[slice, list[int]],
+        span: slice,
+        before: np.ndarray,
+    ) -> float:
+        """What exchanging a run's groups saves in its span, m; 0 where that is too little. before [N]: about what the
+        frames cost now, to leave out runs in which there is nothing to save."""
+        frames, groups = run
+        least = max(self.options.least * self.fps / 30, self.options.share * before[frames].sum())
+        if (
+            np.maximum(before[span] - self.options.floor, 0).sum() <= least
+            or blends[span].any(1).mean() > self.options.muddled
+        ):
             return 0.0
         changed = exchanged.copy()
-        changed[run, groups] ^= True
-        before, after = self._costs([exchanged[span], changed[span]], blends[span], span)
-        saved = float((before - after).sum())
-        of_run = before[run.start - span.start : run.stop - span.start].sum()
+        changed[frames, groups] ^= True
+        now, after = self._costs([exchanged[span], changed[span]], blends[span], span)
+        saved = float((now - after).sum())
+        of_run = now[frames.start - span.start : frames.stop - span.start].sum()
         return saved if saved > max(self.options.least * self.fps / 30, self.options.share * of_run) else 0.0
 
     def _runs(self, blends: np.ndarray, begin: int, end: int) -> list[tuple[slice, list[int]]]:
