@@ -136,16 +136,18 @@ class _Judge:
         reach, longest = self.frames(self.options.reach_s), self.frames(self.options.longest_s)
         runs = self._runs(blends, max(0, first - longest), min(len(self.track), last + longest + 1))
         spans = [slice(max(0, run.start - reach), min(len(self.track), run.stop + reach)) for run, _ in runs]
-        region = slice(min(span.start for span in spans), max(span.stop for span in spans))
+        now: dict[tuple[int, int], np.ndarray] = {}  # cost of spans as they are
         savings: dict[int, float] = {}  # by run, in m; those that are not worth it are 0
         for _ in runs:
-            before = np.zeros(len(self.track))
-            before[region] = self._costs([exchanged[region]], blends[region], region)[0]
             for i, (run, span) in enumerate(zip(runs, spans)):
                 if should_stop():
                     return exchanged
-                if i not in savings:
-                    savings[i] = self._saving(exchanged, blends, run, span, before)
+                if i in savings:
+                    continue
+                key = span.start, span.stop
+                if key not in now:
+                    now[key] = self._costs([exchanged[span]], blends[span], span)[0]
+                savings[i] = self._saving(exchanged, blends, run, span, now[key])
             best = max(savings, key=savings.__getitem__)
             if savings[best] == 0:
                 break
@@ -155,6 +157,7 @@ class _Judge:
             for i, span in enumerate(spans):
                 if span.start < run.stop and run.start < span.stop:
                     savings.pop(i)
+                    now.pop((span.start, span.stop), None)
         return exchanged
 
     def _saving(
@@ -163,23 +166,19 @@ class _Judge:
         blends: np.ndarray,
         run: tuple[slice, list[int]],
         span: slice,
-        before: np.ndarray,
+        now: np.ndarray,
     ) -> float:
-        """What exchanging a run's groups saves in its span, m; 0 where that is too little. before [N]: about what the
-        frames cost now, to leave out runs in which there is nothing to save."""
+        """What exchanging a run's groups saves in its span, m; 0 where that is too little. now [n]: cost there."""
         frames, groups = run
-        least = max(self.options.least * self.fps / 30, self.options.share * before[frames].sum())
-        if (
-            np.maximum(before[span] - self.options.floor, 0).sum() <= least
-            or blends[span].any(1).mean() > self.options.muddled
-        ):
+        of_run = now[frames.start - span.start : frames.stop - span.start].sum()
+        least = max(self.options.least * self.fps / 30, self.options.share * of_run)
+        most = np.maximum(now - self.options.floor, 0).sum()
+        if most <= least or blends[span].any(1).mean() > self.options.muddled:
             return 0.0
         changed = exchanged.copy()
         changed[frames, groups] ^= True
-        now, after = self._costs([exchanged[span], changed[span]], blends[span], span)
-        saved = float((now - after).sum())
-        of_run = now[frames.start - span.start : frames.stop - span.start].sum()
-        return saved if saved > max(self.options.least * self.fps / 30, self.options.share * of_run) else 0.0
+        saved = float((now - self._costs([changed[span]], blends[span], span)[0]).sum())
+        return saved if saved > least else 0.0
 
     def _runs(self, blends: np.ndarray, begin: int, end: int) -> list[tuple[slice, list[int]]]:
         """Runs of frames from the end of one blend (or `begin`) to the start of another (or `end`), and the groups to
