@@ -19,6 +19,7 @@ from core.evaluate.measure import LIMB_KEYPOINTS, detector_keypoints, keypoint_e
 from core.evaluate.rig import RigCamera, read_rig
 from core.evaluate.triangulate import Reference, find_reference
 from core.records import Camera, CameraMotion, Track
+from core.recover.readings import cut_track
 from core.video import VideoReader
 
 Recover = Callable[[Track, Camera], CameraMotion]
@@ -41,11 +42,11 @@ def evaluate_views(
     folder: films of one person, frame by frame at the same times, whose order of name is the cameras', and a
     calibration. Raises InputError where films and cameras do not match or a view shows nobody.
     """
+    from core.perception import perceive
+
     films, rig = find_films(Path(folder))
     tracks, sizes = [], []
     for path in films:
-        from core.perception import perceive
-
         with VideoReader(path) as reader:
             found = perceive(reader, device=device, max_people=1, on_progress=on_progress)
             sizes.append((reader.clip.width, reader.clip.height))
@@ -116,8 +117,6 @@ def _image_error(track: Track, truth: np.ndarray, camera: RigCamera, shift: np.n
 
 def _common_frames(tracks: list[Track]) -> list[Track]:
     """The frames in which every view has the person."""
-    from core.recover.readings import cut_track
-
     first = max(int(track.frames[0]) for track in tracks)
     last = min(int(track.frames[-1]) for track in tracks)
     if last - first < 2:
