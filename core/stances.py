@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.contacts import OTHER_END
+
 PAIRS = ((0, 1), (2, 3))
 """Columns of heel and toe of each foot."""
 
@@ -105,24 +107,42 @@ def _distances(a: np.ndarray, b: np.ndarray, options: StanceOptions) -> np.ndarr
 
 
 def _rejoin(stances: list[_Stance], points, heights, times: np.ndarray, options: StanceOptions) -> list[_Stance]:
-    """One stance of two where the point seemed lifted for a moment but hardly went anywhere."""
+    """One stance of two where the point seemed lifted for a moment but hardly went anywhere, or nowhere from the
+    other end of its foot, which stayed: then the whole foot was read to slide, and only one end of it too fast."""
     joined: list[_Stance] = []
     for after in stances:
         before = joined[-1] if joined else after
-        gap = points[before.stop : after.start, after.column] - [0, 0, heights[after.column]]
         if (
-            before.column != after.column
-            or before is after
-            or times[after.start] - times[before.stop - 1] > options.rejoin_s
-            or _distances(after.place, before.place, options) > options.rejoin
-            or (_distances(gap, before.place, options) > 2 * options.rejoin).any()
+            before.column == after.column
+            and before is not after
+            and times[after.start] - times[before.stop - 1] <= options.rejoin_s
+            and (
+                _is_back(before, after, points, heights, options) or _is_held(before, after, stances, points, options)
+            )
         ):
+            share = (after.stop - after.start) / (after.stop - after.start + before.stop - before.start)
+            before.place = (1 - share) * before.place + share * after.place
+            before.stop = after.stop
+        else:
             joined.append(after)
-            continue
-        share = (after.stop - after.start) / (after.stop - after.start + before.stop - before.start)
-        before.place = (1 - share) * before.place + share * after.place
-        before.stop = after.stop
     return joined
+
+
+def _is_back(before: _Stance, after: _Stance, points, heights, options: StanceOptions) -> bool:
+    gap = points[before.stop : after.start, after.column] - [0, 0, heights[after.column]]
+    return (
+        _distances(after.place, before.place, options) <= options.rejoin
+        and (_distances(gap, before.place, options) <= 2 * options.rejoin).all()
+    )
+
+
+def _is_held(before: _Stance, after: _Stance, stances: list[_Stance], points, options: StanceOptions) -> bool:
+    """Whether the foot neither turned nor tilted between two stances of one end, while its other end stood."""
+    other = OTHER_END[before.column]
+    if not any(s.column == other and s.start < before.stop and after.start < s.stop for s in stances):
+        return False
+    foot = points[before.stop - 1 : after.start + 1, before.column] - points[before.stop - 1 : after.start + 1, other]
+    return bool((np.linalg.norm(foot - foot[0], axis=-1) <= options.rejoin).all())
 
 
 def _find_levels(stances: list[_Stance], times: np.ndarray, options: StanceOptions) -> None:

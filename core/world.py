@@ -246,7 +246,9 @@ def place(
         motion = motion if C is None else turn_motion(motion, C.transpose(0, 2, 1), body)
         if lock_feet and len(track):
             places = find_places(feet, contacts, track.times, heights, foot_lengths(body, motion.betas))
-            contacts = np.where(places.planted, contacts, np.minimum(contacts, 0.49)).astype(np.float32)
+            contacts = np.where(places.planted, np.maximum(contacts, 0.51), np.minimum(contacts, 0.49))
             motion = plant_feet(motion, track, camera, body, places, R_of_frame, t)
-        placed.append(replace(to_motion(motion, track, camera, body, R_of_frame, t), contacts=contacts))
+        placed.append(
+            replace(to_motion(motion, track, camera, body, R_of_frame, t), contacts=contacts.astype(np.float32))
+        )
     return placed

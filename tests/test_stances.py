@@ -47,6 +47,35 @@ def test_a_moment_in_the_air_that_leads_nowhere_is_none(gap, way, frames):
     assert jump == pytest.approx(0 if frames == 90 else way, abs=1e-9)
 
 
+def slid():
+    """The left foot is read to slide by 0.4 m along the view within 5 frames, the toe alone too fast to touch."""
+    points, contacts = still()
+    points[:, :2, 1] += np.interp(np.arange(90), [40, 45], [0, 0.4])[:, None]
+    contacts[41:44, 1] = 0
+    return points, contacts
+
+
+def test_an_end_that_stays_where_its_foot_is_keeps_its_place_as_the_other_end_does():
+    places = find_places(*slid(), TIMES, STANDING, np.array([0.2, 0.2]))
+    assert places.planted.all()
+    assert (places.points[:, :2] == places.points[0, :2]).all()
+
+
+@pytest.mark.parametrize("what", ["turned", "tilted", "both ends", "long"])
+def test_an_end_that_leaves_its_foot_or_has_none_to_stay_by_has_two_places(what):
+    points, contacts = slid()
+    if what == "turned":  # a quarter turn on the heel
+        points[41:, 1, :2] = points[41:, 0, :2] + [0.2, 0]
+    elif what == "tilted":
+        points[41:44, 1, 2] += 0.08
+    elif what == "both ends":
+        contacts[41:44, 0] = 0
+    else:
+        contacts[41:50, 1] = 0
+    places = find_places(points, contacts, TIMES, STANDING)
+    assert not places.planted[42, 1] and np.abs(places.points[0, 1] - places.points[-1, 1]).max() > 0.15
+
+
 def test_a_lifted_foot_is_lifted_however_short():
     points, contacts = still()
     contacts[30:34, 0] = 0

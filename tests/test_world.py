@@ -231,3 +231,14 @@ def test_feet_are_held_where_contacts_say_so_only_if_asked(lock_feet):
     speed = (np.linalg.norm(np.diff(feet[..., :2], axis=0), axis=-1) * 30)[both]
     assert both.mean() > 0.3
     assert speed.mean() < 0.005 if lock_feet else speed.mean() > 0.04
+
+
+def test_contacts_are_of_what_is_held():
+    """A shudder of a standing figure, 4.5 cm for two frames, is too fast to touch: the feet are held through it."""
+    motion, track = film(*walk_in_world(90))
+    shudder = np.zeros((90, 3))
+    shudder[[37, 38], 0] = 0.045
+    shaken = replace(motion, trans=(motion.trans + shudder).astype(np.float32))
+    free, held = (place([shaken], [track], CAMERA, BODY, lock_feet=lock)[0].contacts for lock in (False, True))
+    assert (free[30:35] > 0.5).all() and (free[36:40] < 0.5).all() and (free[41:44] > 0.5).all()
+    assert (held[30:44] > 0.5).all()
