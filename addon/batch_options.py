@@ -117,21 +117,20 @@ def make_parser(program: str) -> argparse.ArgumentParser:
 
 def _heights(text: str) -> float | dict[int, float]:
     """Metres for everybody, or by person. ValueError (argparse makes it a usage line) where they are not."""
-    pairs = [word.split(":") for word in text.split(",")] if ":" in text else [["0", text]]
-    by_person = {int(person): float(height) for person, height in pairs}
+    heights = protocol.read_heights(text)
+    by_person = heights if isinstance(heights, dict) else {0: heights}
     least, largest = protocol.HEIGHTS_M
-    if len(by_person) < len(pairs) or not all(p >= 0 and least <= h <= largest for p, h in by_person.items()):
+    if not all(p >= 0 and least <= h <= largest for p, h in by_person.items()):
         raise ValueError
-    return by_person if ":" in text else by_person[0]
+    return heights
 
 
 def _limbs(text: str) -> dict[str, float]:
     """Seconds by limb. ArgumentTypeError (argparse makes it a usage line) where they are not."""
     known, longest = protocol.SMOOTHING_LIMBS, protocol.LONGEST_SMOOTHING_S
     try:
-        pairs = [word.split(":") for word in text.split(",")]
-        by_limb = {limb.strip(): float(seconds) for limb, seconds in pairs}
-        is_right = len(by_limb) == len(pairs) and all(n in known and 0 <= s <= longest for n, s in by_limb.items())
+        by_limb = protocol.read_pairs(text)
+        is_right = all(limb in known and 0 <= seconds <= longest for limb, seconds in by_limb.items())
     except ValueError:
         is_right = False
     if not is_right:

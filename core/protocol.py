@@ -23,6 +23,7 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
+from typing import get_args
 
 VERSION = 1
 MAGIC = b"HMOC"
@@ -56,6 +57,23 @@ SMOOTHING_LIMBS: dict[str, tuple[str, ...]] = {
 """What can be given a smoothing of its own: the limbs of core.smooth, and names for two of them."""
 ITEM_BYTES = {"<f4": 4, "<f2": 2, "<f8": 8, "<i4": 4, "<i8": 8, "|u1": 1}
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
+
+
+def read_pairs(text: str) -> dict[str, float]:
+    """Return {"arms": 0.0, "torso": 0.06} from the words "arms:0,torso:0.06" of a command line.
+
+    ValueError where it is not NAME:NUMBER[,NAME:NUMBER] or a name comes twice.
+    """
+    pairs = [word.split(":") for word in text.split(",")]
+    by_name = {name.strip(): float(number) for name, number in pairs}
+    if len(by_name) < len(pairs):
+        raise ValueError(f"{text}: a name comes twice")
+    return by_name
+
+
+def read_heights(text: str) -> float | dict[int, float]:
+    """Return metres for everybody from "1.72", or by person from "0:1.72,1:1.6". ValueError where it is neither."""
+    return {int(name): height for name, height in read_pairs(text).items()} if ":" in text else float(text)
 
 
 class ProtocolError(Exception):
@@ -227,30 +245,11 @@ class Bye:
     """Blender -> engine: nothing more will come; exit."""
 
 
-MESSAGES: dict[str, type] = {
-    cls.__name__.lower(): cls
-    for cls in (
-        Hello,
-        Job,
-        Video,
-        Body,
-        Progress,
-        People,
-        Shape,
-        View,
-        Frames,
-        Revise,
-        Done,
-        Error,
-        Choose,
-        Cancel,
-        Bye,
-    )  # fmt: skip
-}
 Message = (
     Hello | Job | Video | Body | Progress | People | Shape | View | Frames | Revise | Done | Error | Choose
     | Cancel | Bye
 )  # fmt: skip
+MESSAGES: dict[str, type] = {cls.__name__.lower(): cls for cls in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:

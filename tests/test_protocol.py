@@ -166,3 +166,38 @@ def test_fuzz_mutated_messages(data: bytes, edits: list[tuple[int, int]], cut: i
         mutated[position % len(mutated)] = value
     assert_only_protocol_errors(bytes(mutated[: cut % (len(mutated) + 1)]) + tail)
     assert_only_protocol_errors(bytes(mutated) + tail)
+
+
+@pytest.mark.parametrize(
+    "text, pairs",
+    [
+        ("arms:0,torso:0.06", {"arms": 0.0, "torso": 0.06}),
+        (" arms : 1 , left_arm:.5", {"arms": 1.0, "left_arm": 0.5}),
+        ("0:1.72", {"0": 1.72}),
+        ("arms", None),
+        ("arms:0:1", None),
+        ("arms:", None),
+        ("arms:0,arms:0", None),
+        ("arms:0, arms:1", None),
+        ("arms:0,", None),
+        ("", None),
+    ],
+)
+def test_pairs_of_a_command_line(text: str, pairs: dict | None) -> None:
+    if pairs is None:
+        with pytest.raises(ValueError):
+            p.read_pairs(text)
+    else:
+        assert p.read_pairs(text) == pairs
+
+
+@pytest.mark.parametrize("text, heights", [("1.72", 1.72), ("0:1.72,12:1.6", {0: 1.72, 12: 1.6}), ("2:1", {2: 1.0})])
+def test_heights_of_a_command_line(text: str, heights: float | dict) -> None:
+    found = p.read_heights(text)
+    assert found == heights and type(found) is type(heights)
+
+
+@pytest.mark.parametrize("text", ["", "tall", "1.72,1.6", "a:1.72", "0.5:1.72", "0:1.7,0:1.8", "0:1.7:2"])
+def test_heights_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError):
+        p.read_heights(text)

@@ -19,7 +19,16 @@ from core.cli.console import Console, duration
 from core.errors import HyperMocapError, InputError
 from core.finished import finished_results
 from core.options import QUALITIES, JobOptions
-from core.protocol import DEFAULT_METHOD, REFINES_BY_DEFAULT, SMOOTHING_LIMBS, Done, Message, Progress
+from core.protocol import (
+    DEFAULT_METHOD,
+    REFINES_BY_DEFAULT,
+    SMOOTHING_LIMBS,
+    Done,
+    Message,
+    Progress,
+    read_heights,
+    read_pairs,
+)
 from core.result import AtomicFile, ensure_writable, explain_output_errors, stem_of
 from core.version import VERSION
 
@@ -224,8 +233,8 @@ def _options(args: argparse.Namespace) -> JobOptions:
         resume=args.resume,
         focal_px=args.focal_px,
         focal_mm=args.focal_mm,
-        height_m=None if args.height is None else read_heights(args.height),
-        smoothing_by_limb={} if args.smoothing_by_limb is None else read_limbs(args.smoothing_by_limb),
+        height_m=None if args.height is None else _heights(args.height),
+        smoothing_by_limb={} if args.smoothing_by_limb is None else _limbs(args.smoothing_by_limb),
         lock_feet=args.lock_feet,
         panning=args.panning,
         body=args.body,
@@ -234,26 +243,18 @@ def _options(args: argparse.Namespace) -> JobOptions:
     )
 
 
-def read_heights(text: str) -> float | dict[int, float]:
-    """Return metres for everybody from "1.72", or by person from "0:1.72,1:1.6". InputError."""
+def _heights(text: str) -> float | dict[int, float]:
+    """Metres for everybody, or by person. InputError."""
     try:
-        if ":" not in text:
-            return float(text)
-        pairs = [word.split(":") for word in text.split(",")]
-        if len({person for person, _ in pairs}) < len(pairs):
-            raise ValueError("a person twice")
-        return {int(person): float(height) for person, height in pairs}
+        return read_heights(text)
     except ValueError:
         raise InputError(f"--height {text}: use metres such as 1.72, or by person 0:1.72,1:1.6") from None
 
 
-def read_limbs(text: str) -> dict[str, float]:
-    """Return seconds by limb from "arms:0,torso:0.06". InputError; whether there are such limbs is not looked at."""
+def _limbs(text: str) -> dict[str, float]:
+    """Seconds by limb. InputError; whether there are such limbs is not looked at."""
     try:
-        pairs = [word.split(":") for word in text.split(",")]
-        if len({limb for limb, _ in pairs}) < len(pairs):
-            raise ValueError("a limb twice")
-        return {limb.strip(): float(seconds) for limb, seconds in pairs}
+        return read_pairs(text)
     except ValueError:
         limbs = ", ".join(SMOOTHING_LIMBS)
         raise InputError(f"--smoothing-by-limb {text}: use arms:0,torso:0.06; limbs are {limbs}") from None
