@@ -182,7 +182,9 @@ def smooth_figure(armature: bpy.types.Object, smoothing: Smoothing) -> int:
     trans = trans * float(armature.get(SCALE, 1.0))
     store.put_arrays(a["frames"], a["times"], poses, trans, a["confidence"], a["contacts"])
     try:
-        store.convert(rig.stored_joints(armature), rig.rest_axes(armature))
+        joints, axes = rig.stored_joints(armature), rig.rest_axes(armature)
+        while store.has_waiting:
+            store.convert(joints, axes)
     except KeyError as error:
         raise ResultFileError(f"{armature.name} lacks the bone {error}: its motion cannot be written") from None
     raw = _raw_action(armature)
