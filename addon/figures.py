@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import bpy
 
 from .scene.person import PERSON
+from .scene.stage import VIDEO
 
 
 def scene_figures(scene: bpy.types.Scene) -> list[bpy.types.Object]:
@@ -14,19 +17,48 @@ def scene_figures(scene: bpy.types.Scene) -> list[bpy.types.Object]:
 
 
 def chosen_figures(context) -> list[bpy.types.Object]:
-    """Return the figures that are selected (themselves or their meshes); all of the scene where none is."""
+    """Return the figures that are selected (themselves or their meshes); all that are to be seen where none is."""
     figures = scene_figures(context.scene)
     selected = set()
     for obj in context.selected_objects:
         while obj is not None and PERSON not in obj:
             obj = obj.parent
         selected.add(obj)
-    return [obj for obj in figures if obj in selected] or figures
+    seen = [obj for obj in figures if obj.visible_get(view_layer=context.view_layer)]
+    return [obj for obj in figures if obj in selected] or seen or figures
 
 
 def has_figure(scene: bpy.types.Scene) -> bool:
     """Return whether the scene has a figure; cheap enough for poll."""
     return any(PERSON in obj for obj in scene.objects)
+
+
+def hide_figures(layer: bpy.types.ViewLayer, video: str) -> list[str]:
+    """Close the eye of the collections whose figures come from this video; return their names.
+
+    Another recovery of the same clip would stand in the same place.
+    """
+    hidden = []
+    for place in _places(layer.layer_collection):
+        if place.collection.get(VIDEO) == video and not place.hide_viewport:
+            place.hide_viewport = True
+            hidden.append(place.collection.name)
+    layer.update()
+    return hidden
+
+
+def show_figures(layer: bpy.types.ViewLayer, names: list[str]) -> None:
+    """Open the eye of these collections."""
+    for place in _places(layer.layer_collection):
+        if place.collection.name in names:
+            place.hide_viewport = False
+
+
+def _places(root: bpy.types.LayerCollection) -> Iterator[bpy.types.LayerCollection]:
+    """All collections of a view layer below the scene's own."""
+    for place in root.children:
+        yield place
+        yield from _places(place)
 
 
 def parts_of(figure: bpy.types.Object) -> list[bpy.types.Object]:

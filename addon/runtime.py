@@ -17,7 +17,7 @@ from bpy.app.handlers import persistent
 
 from .engine_build import EngineBuild
 from .errors import AddonError
-from .figures import remove_collection, remove_unchosen
+from .figures import remove_collection, remove_unchosen, show_figures
 from .job import State
 from .places import find_engine
 from .session import Session
@@ -44,6 +44,8 @@ class Runtime:
         self.checked_python = ""
         """The preferences' Engine Python for which Check Engine found everything."""
         self._engine_problem: tuple[float, str] = (0.0, "")
+        self._hidden: list[str] = []
+        """Collections whose eye was closed for the running job; a job without a frame opens it again."""
         self._redrawn_at = 0.0
 
     @property
@@ -73,9 +75,9 @@ class Runtime:
         self._engine_problem = (0.0, "")
         self.checked_python = ""
 
-    def follow_job(self, session: Session, title: str) -> None:
-        """Serve this session from the timer until it is over."""
-        self.session, self.job_title, self.notice = session, title, ""
+    def follow_job(self, session: Session, title: str, hidden: list[str]) -> None:
+        """Serve this session from the timer until it is over. `hidden`: collections it may replace."""
+        self.session, self.job_title, self.notice, self._hidden = session, title, "", hidden
         bpy.context.window_manager.hyper_mocap.people.clear()
         _ensure_timer()
 
@@ -130,6 +132,7 @@ class Runtime:
         collection = getattr(session.summary, "collection", "")
         if not session.status.frames:
             remove_collection(collection)
+            show_figures(bpy.context.view_layer, self._hidden)
             return
         if session.job.state is State.DONE:
             remove_unchosen(collection, session.status.people)

@@ -7,6 +7,7 @@ from pathlib import Path
 import bpy
 
 from ..errors import AddonError
+from ..figures import hide_figures, show_figures
 from ..job import State
 from ..launch import launch
 from ..places import find_engine, job_log, preferences_or_none, results_folder
@@ -90,6 +91,7 @@ class HYPER_MOCAP_OT_recover_motion(bpy.types.Operator):
         if not video.exists():
             self.report({"ERROR"}, f"The video {video} is gone: import it again")
             return {"CANCELLED"}
+        hidden = hide_figures(context.view_layer, str(video))
         try:
             session = launch(
                 context.scene,
@@ -105,9 +107,12 @@ class HYPER_MOCAP_OT_recover_motion(bpy.types.Operator):
                 log=job_log(),
             )
         except AddonError as error:
+            show_figures(context.view_layer, hidden)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        runtime.follow_job(session, video.name)
+        runtime.follow_job(session, video.name, hidden)
+        if hidden:
+            self.report({"INFO"}, f"Hidden meanwhile and kept: {', '.join(hidden)}")
         if not bpy.app.background:
             return {"FINISHED"}
         session.run_blocking()

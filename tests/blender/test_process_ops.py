@@ -269,3 +269,31 @@ def test_results_come_back_without_an_engine(addon, monkeypatch, tmp_path: Path)
     notes.write_text("none")
     with pytest.raises(RuntimeError, match="not a readable result"):
         bpy.ops.hyper_mocap.import_result(filepath=str(notes))
+
+
+def test_another_recovery_of_a_clip_hides_the_earlier_one(addon, runtime, monkeypatch, tmp_path: Path) -> None:
+    from addon.figures import chosen_figures
+
+    def seen() -> set[str]:
+        return {obj.name for obj in bpy.context.view_layer.objects if obj.type == "ARMATURE" and obj.visible_get()}
+
+    support.use_engine(monkeypatch, tmp_path, frames=8)
+    path = support.import_clip(tmp_path, frames=8)
+    bpy.ops.hyper_mocap.set_scene_fps()
+    support.recover()
+    assert seen() == {"Person 1"}
+    support.recover()
+    assert seen() == {"Person 1.001"}, "two in one place"
+    assert bpy.context.view_layer.objects.active == bpy.data.objects["Person 1.001"]
+    assert bpy.data.objects["Person 1"].animation_data.action.frame_range[1] == 8, "it is only out of sight"
+    bpy.ops.object.select_all(action="DESELECT")
+    assert [obj.name for obj in chosen_figures(bpy.context)] == ["Person 1.001"]
+    support.use_engine(monkeypatch, tmp_path / "bad", error_at=0)
+    with pytest.raises(RuntimeError):
+        bpy.ops.hyper_mocap.recover_motion()
+    assert seen() == {"Person 1.001"}, "nothing came that could take its place"
+    support.use_engine(monkeypatch, tmp_path / "other", frames=8)
+    path.rename(tmp_path / "other.avi")
+    bpy.ops.hyper_mocap.import_video(filepath=str(tmp_path / "other.avi"))
+    support.recover()
+    assert seen() == {"Person 1.001", "Person 1.002"}, "another clip"
