@@ -22,7 +22,7 @@ from core.synth.figure import SKIN, draw_wardrobe, garment_at
 from core.synth.format import CLIP_FIELDS, FRAME_FIELDS, clips_of, join_shards, read_shard, read_shards, write_shard
 from core.synth.render import render_crops
 from core.synth.sampler import MotionSampler
-from core.synth.takes import CONDITIONS, draw_takes
+from core.synth.takes import CONDITIONS, Variety, draw_takes
 
 DATA = Path(__file__).parent / "data"
 CLEAN = dict(sharpness=1.0, shutter=0.0, gamma=1.0, gain=1.0, noise=0.0, jpeg=0.0)
@@ -46,7 +46,7 @@ def clean_lens(count):
 def takes(body):
     motions = MotionSampler(small_bank(), body, config=sampler_config("train", 3))
     still = CameraConfig(handheld=0.0, following=0.0, truncated=0.0)
-    alone = replace(CONDITIONS["hard"], occluded=0.0, accompanied=0.0)
+    alone = replace(CONDITIONS["hard"], occluded=0.0, accompanied=0.0, variety=Variety())
     drawn = draw_takes(motions, 3, 3, torch.Generator().manual_seed(4), cameras=still, conditions=alone)
     wardrobe = replace(drawn.person.wardrobe, looseness=torch.zeros_like(drawn.person.wardrobe.looseness))
     black = torch.zeros_like(drawn.backgrounds)

@@ -69,7 +69,8 @@ def sampler_config(split: str, frames: int, spacing: int = 1) -> SamplerConfig:
     """Training motion is varied by every means; held-out motion is shown as it was recorded."""
     if split == "train":
         slowest, fastest = SamplerConfig().speed
-        return SamplerConfig(frames=frames, speed=(slowest * spacing, fastest * spacing), **NEW_POSES)
+        speed = (slowest * spacing, fastest * spacing)
+        return SamplerConfig(frames=frames, speed=speed, frame_s=spacing / 30, **NEW_POSES)
     plain = {"mirrored": 0.0, "mixed": 0.0, "wobbled": 0.0, "tilt_deg": 0.0}
     return SamplerConfig(frames=frames, speed=(float(spacing),) * 2, beta_deviation=1.0, **plain)
 

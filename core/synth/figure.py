@@ -8,7 +8,7 @@ B clips; the same pixel of the same clip has the same colour in every frame. Bui
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -17,11 +17,46 @@ from core.synth.raster import Fragments
 
 SKIN, SHIRT, TROUSERS, SHOES, HAIR, SOCKS, EYE, IRIS, LIPS, BROW, GLOVES = range(11)
 GARMENT_COUNT = 11
+HOOD = 11
+CLOTH = (*range(GARMENT_COUNT), SHIRT)
+"""Garment -> the row of Wardrobe.cloth it is made of; a hood is of the shirt's."""
 SKIN_TONES = ((255, 224, 196), (241, 194, 157), (224, 172, 126), (198, 134, 90), (141, 85, 54), (92, 58, 40))
 HAIR_TONES = ((20, 16, 14), (44, 30, 22), (80, 52, 30), (120, 84, 50), (196, 160, 98), (140, 60, 30), (170, 168, 165))
 HEM, SLEEVE, NECKLINE, WAIST, LEG, SHOE, SOCK, HAIRLINE, HAIR_LENGTH, GLOVE, BARE = range(11)
 """Columns of Wardrobe.cut: where garments end on the resting body, metres."""
 NEVER = 9.0
+
+
+@dataclass(frozen=True)
+class Style:
+    """Things with a silhouette of their own (`garments`); [B] each; lengths in metres, 0 where it is not worn."""
+
+    leg_flare: Tensor
+    leg_power: Tensor
+    """How wide trousers are at the ankle beyond the leg; 1 widens from the hip on, more below the knee."""
+    sleeve_flare: Tensor
+    hood: Tensor
+    """Room between head and hood."""
+    skirt_top: Tensor
+    skirt_hem: Tensor
+    """Heights on the resting body, metres; where the hem is not below the top there is no skirt."""
+    skirt_flare: Tensor
+    skirt_gap: Tensor
+    """Half the angle in front that a coat leaves open, radians."""
+    skirt_cloth: Tensor
+    """Garment whose cloth it is cut from."""
+    skirt_width: Tensor
+    """How far apart the legs may be at the hem before it rides up."""
+    hair_length: Tensor
+    hair_width: Tensor
+    hair_depth: Tensor
+    """Half axes of the hanging hair across."""
+    folds: Tensor
+    phase: Tensor
+    """Number of folds around a skirt, and where they lie, radians."""
+
+    def __getitem__(self, index: Tensor | slice) -> Style:
+        return Style(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -33,9 +68,12 @@ class Wardrobe:
     cloth: Tensor
     """[B, GARMENT_COUNT, 20]: two colours (6), two pattern wave vectors (6, radians a metre), phases (2), sharpness,
     weights of stripes, checks and blotches (3), gloss, wrinkle depth."""
+    style: Style | None = None
+    """None: everything follows the body."""
 
     def __getitem__(self, index: Tensor | slice) -> Wardrobe:
-        return Wardrobe(self.cut[index], self.looseness[index], self.cloth[index])
+        style = None if self.style is None else self.style[index]
+        return Wardrobe(self.cut[index], self.looseness[index], self.cloth[index], style)
 
 
 def draw_wardrobe(count: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Wardrobe:
@@ -104,8 +142,10 @@ def draw_wardrobe(count: int, generator: torch.Generator, device: torch.device |
     return Wardrobe(cut, looseness, cloth)
 
 
-def garment_at(rest: Tensor, cut: Tensor) -> Tensor:
-    """Which garment covers places rest [..., 3] of the resting body, for people cut [..., 11] (broadcasting)."""
+def garment_at(rest: Tensor, cut: Tensor, hood: Tensor | None = None) -> Tensor:
+    """Which garment covers places rest [..., 3] of the resting body, for people cut [..., 11] (broadcasting).
+
+    hood [...] says who wears one (more than 0); None: nobody."""
     x, y, z = rest.unbind(-1)
     ax = x.abs()
     c = [cut[..., i] for i in range(cut.shape[-1])]
@@ -134,18 +174,38 @@ def garment_at(rest: Tensor, cut: Tensor) -> Tensor:
     behind = (z < 0.035) & (y > c[HAIR_LENGTH]) & (ax < 0.11) & ((y > 0.52) | (z < 0.0))
     has_hair = c[HAIRLINE] < 1
     put(has_hair & ~ear & ((is_head & front) | behind), HAIR)
+    if hood is not None:
+        edge = 0.06 + 0.5 * (y - 0.66).clamp(0, 0.12)  # the face looks out in front of it
+        over = (y > 0.5) & (ax < 0.12) & (z < edge) | (y > 0.44) & (ax < 0.12) & (z < 0.0)
+        put((hood > 0) & over, HOOD)
     return result
 
 
-def loosen(vertices: Tensor, normals: Tensor, rest: Tensor, wardrobe: Wardrobe) -> Tensor:
-    """Push vertices [B, V, 3] out along their normals where rest [V, 3] wears something loose."""
-    garment = garment_at(rest[None], wardrobe.cut[:, None])
-    amount = wardrobe.looseness.gather(1, garment)
+def loosen(vertices: Tensor, normals: Tensor, rest: Tensor, wardrobe: Wardrobe, up: Tensor | None = None) -> Tensor:
+    """Push vertices [B, V, 3] out along their normals where rest [V, 3] wears something loose.
+
+    What is very wide sags against up [B, 3]."""
+    style = wardrobe.style
+    garment = garment_at(rest[None], wardrobe.cut[:, None], None if style is None else style.hood[:, None])
+    looseness = wardrobe.looseness
+    if style is not None:
+        looseness = torch.cat([looseness, 0.012 + style.hood[:, None]], 1)
+    amount = looseness.gather(1, garment)
     x, y, z = (rest * 1.0).unbind(-1)
     folds = (
         1 + 0.35 * torch.sin(31 * x + 17 * y + 3) * torch.sin(23 * y - 29 * z + 1) + 0.2 * torch.sin(47 * y + 38 * x)
     )
-    return vertices + normals * (amount * folds)[..., None]
+    if style is None:
+        return vertices + normals * (amount * folds)[..., None]
+    down_leg = ((-0.08 - y) / 0.78).clamp(0, 1) ** style.leg_power[:, None]
+    down_sleeve = ((x.abs() - 0.2) / 0.45).clamp(0, 1)
+    wide = torch.where(garment == TROUSERS, down_leg * style.leg_flare[:, None], 0.0)
+    wide = wide + torch.where((garment == SHIRT) & (x.abs() > 0.165), down_sleeve * style.sleeve_flare[:, None], 0.0)
+    pushed = vertices + normals * ((amount + wide) * folds)[..., None]
+    if up is None:
+        return pushed
+    under = -(normals @ up[..., None]).squeeze(-1)
+    return pushed - up[:, None] * (wide * under.clamp_min(-0.5) * 0.8)[..., None]
 
 
 def vertex_normals(vertices: Tensor, triangles: Tensor) -> Tensor:
@@ -158,15 +218,31 @@ def vertex_normals(vertices: Tensor, triangles: Tensor) -> Tensor:
     return torch.nn.functional.normalize(total, dim=-1)
 
 
-def paint(fragments: Fragments, rest: Tensor, normals: Tensor, wardrobe: Wardrobe, light: Tensor) -> Tensor:
+def paint(
+    fragments: Fragments,
+    rest: Tensor,
+    normals: Tensor,
+    wardrobe: Wardrobe,
+    light: Tensor,
+    hanging: Tensor | None = None,
+) -> Tensor:
     """Colours [P, 3] (display values 0..1) of covered pixels.
 
-    rest [V, 3], normals [B, V, 3] in the camera frame, light [B, 16]: see scene.draw_lights.
+    rest [V, 3], normals [B, V, 3] in the camera frame, light [B, 16]: see scene.draw_lights. The last E vertices
+    are no skin but cloth of the garments hanging [B, E].
     """
     image = fragments.image_index()
     place = fragments.interpolate(rest)
     normal = fragments.interpolate(normals)
-    garment = garment_at(place, wardrobe.cut[image])
+    hood = None if wardrobe.style is None else wardrobe.style.hood[image]
+    garment = garment_at(place, wardrobe.cut[image], hood)
+    if wardrobe.style is not None:
+        garment = torch.tensor(CLOTH, device=garment.device)[garment]
+    if hanging is not None:
+        first = len(rest) - hanging.shape[1]
+        vertex = fragments.corners[:, 0] % len(rest)
+        at = torch.nonzero(vertex >= first).squeeze(1)
+        garment[at] = hanging[image[at], vertex[at] - first]
     cloth = wardrobe.cloth.flatten(0, 1)[image * GARMENT_COUNT + garment]
     first = torch.sin((cloth[:, 6:9] * place).sum(-1) + cloth[:, 12])
     second = torch.sin((cloth[:, 9:12] * place).sum(-1) + cloth[:, 13])

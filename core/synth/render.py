@@ -16,6 +16,7 @@ from core.perception.roi import Roi, crop_to_image, image_to_crop
 from core.synth.cameras import project
 from core.synth.degrade import degrade
 from core.synth.figure import Wardrobe, loosen, paint, vertex_normals
+from core.synth.garments import cloth_of, hang
 from core.synth.raster import rasterise
 from core.synth.scene import sample_background
 from core.synth.takes import Person, Takes
@@ -85,15 +86,25 @@ def _draw(
     takes: Takes, person: Person, index: Tensor, frame: int, roi: Roi, body: Body, S: int
 ) -> tuple[Tensor, ...]:
     """Colour [b, S, S, 3], cover [b, S, S] and depth [b, S, S] (FAR where empty) of people in their crops."""
-    vertices, _ = body.skin(person.rotmats[index, frame], person.betas[index], person.trans[index, frame])
+    vertices, joints = body.skin(person.rotmats[index, frame], person.betas[index], person.trans[index, frame])
     normals = vertex_normals(vertices, body.triangles)
     wardrobe: Wardrobe = person.wardrobe[index]
-    vertices = loosen(vertices, normals, body.v_template, wardrobe)
+    rest, triangles, hanging = body.v_template, body.triangles, None
+    R = takes.cameras.R[index, frame]
+    up = R[..., :, 1]
+    skin, vertices = vertices, loosen(vertices, normals, rest, wardrobe, up)
+    if wardrobe.style is not None:
+        patterns, trail = takes.patterns, (R @ person.trail[index, frame, :, None]).squeeze(-1)
+        hung, hung_normals = hang(patterns, skin, joints, person.rotmats[index, frame], wardrobe.style, up, trail)
+        triangles = torch.cat([triangles, patterns.triangles + len(rest)])
+        rest = torch.cat([rest, patterns.rest])
+        vertices, normals = torch.cat([vertices, hung], 1), torch.cat([normals, hung_normals], 1)
+        hanging = cloth_of(patterns, wardrobe.style)
     flat = project(vertices[:, None], takes.cameras.intrinsics[index])[:, 0]
     points = torch.cat([image_to_crop(flat, roi, crop_size=S), vertices[..., 2:]], -1)
-    fragments = rasterise(points, body.triangles, S, S)
+    fragments = rasterise(points, triangles, S, S)
     light = takes.lights.in_camera(takes.cameras.R[:, frame])[index]
-    color = fragments.fill(paint(fragments, body.v_template, normals, wardrobe, light))
+    color = fragments.fill(paint(fragments, rest, normals, wardrobe, light, hanging))
     depth = fragments.fill(fragments.depth[:, None], FAR)[..., 0]
     return color, (depth < FAR).to(color.dtype), depth
 

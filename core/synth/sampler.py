@@ -54,6 +54,8 @@ class SamplerConfig:
     """Deviation of a constant tilt of the whole motion against gravity."""
     turned_over: float = 0.0
     """Share of clips in which the person turns over once, as in a somersault or a cartwheel."""
+    frame_s: float = 1 / 30
+    """Seconds from frame to frame."""
     length_power: float = 0.75
     """Clips are drawn with probability length ** power, so that long takes do not drown the rest."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
@@ -122,6 +124,7 @@ class MotionSampler:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config or SamplerConfig()
+        self.for_training = split == "train"
         self.device = torch.device(device)
         self.body = body.to(self.device)
         clips = bank.clips(split)

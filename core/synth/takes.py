@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,10 +11,32 @@ from core.body import Body
 from core.synth.cameras import CameraConfig, Cameras, project, sample_cameras
 from core.synth.degrade import Lens, draw_lenses
 from core.synth.figure import Wardrobe, draw_wardrobe
+from core.synth.garments import Patterns, build_patterns, trail_of
+from core.synth.outfits import draw_styles
 from core.synth.sampler import Motions, MotionSampler, to_camera
 from core.synth.scene import Lights, draw_backgrounds, draw_lights
 
 OCCLUDERS = 3
+
+
+@dataclass(frozen=True)
+class Variety:
+    """What only training takes get, as shares of takes; none of it touches the draws of the rest."""
+
+    skirts: float = 0.0
+    """Skirts, dresses and coats."""
+    wide: float = 0.0
+    """Wide trousers; half as many wide sleeves."""
+    hoods: float = 0.0
+    hair: float = 0.0
+    """That hangs."""
+
+    @property
+    def has_garments(self) -> bool:
+        return max(self.skirts, self.wide, self.hoods, self.hair) > 0
+
+
+EVERYTHING = Variety(skirts=0.25, wide=0.25, hoods=0.06, hair=0.3)
 
 
 @dataclass(frozen=True)
@@ -30,11 +52,13 @@ class Conditions:
     """Before a wildly textured background; the others before a quiet one."""
     truncated: float
     """Whose person may leave the image."""
+    variety: Variety = Variety()
+    """Of takes of training subjects; those of others stay the ones that everything was measured on."""
 
 
 CONDITIONS = {
-    "everyday": Conditions(occluded=0.15, accompanied=0.08, poor=0.4, busy=0.4, truncated=0.08),
-    "hard": Conditions(occluded=0.3, accompanied=0.12, poor=1.0, busy=1.0, truncated=0.15),
+    "everyday": Conditions(occluded=0.15, accompanied=0.08, poor=0.4, busy=0.4, truncated=0.08, variety=EVERYTHING),
+    "hard": Conditions(occluded=0.3, accompanied=0.12, poor=1.0, busy=1.0, truncated=0.15, variety=EVERYTHING),
 }
 """The detector's landmarks jitter by 57 to 136 mm per frame squared on real clips and by about 100 on "hard" takes;
 "everyday" lies in the middle of the real ones."""
@@ -49,6 +73,8 @@ class Person:
     betas: Tensor
     """[B, 10]."""
     wardrobe: Wardrobe
+    trail: Tensor | None = None
+    """[B, T, 3] how far hems lag behind, metres, world frame; None where everything follows the body."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +95,8 @@ class Takes:
     occluders: Tensor
     """[B, OCCLUDERS, 12]: centre x y px, half width, half height px, angle, is round, colour (3), stripe period px,
     contrast, opacity (0 = absent)."""
+    patterns: Patterns | None = None
+    """Of what hangs, where anything does."""
 
     def __len__(self) -> int:
         return len(self.points)
@@ -86,6 +114,10 @@ def draw_takes(
     """Draw `count` takes of `frames` frames; `cameras` default to the conditions' share of truncated ones."""
     cameras = cameras or CameraConfig(truncated=conditions.truncated)
     body, device = motions.body, motions.device
+    variety = conditions.variety if motions.for_training else Variety()
+    own = torch.Generator(device)
+    if variety != Variety():
+        own.manual_seed(int(torch.randint(1 << 62, (1,), generator=generator, device=device)))
     m = motions.sample(count, generator, frames=frames)
     views = sample_cameras(m.pelvis, generator, cameras)
     person = _person(m, views, body, generator)
@@ -102,6 +134,12 @@ def draw_takes(
 
     keypoints = body.keypoints(person.rotmats, person.betas[:, None], person.trans)
     points = project(keypoints, views.intrinsics)
+    patterns = None
+    if variety.has_garments:
+        patterns = build_patterns(body)
+        person, other = (
+            _dress(p, w, variety, motions.config.frame_s, own) for p, w in ((person, m), (other, beside))
+        )
     return Takes(
         motions=m,
         cameras=views,
@@ -114,12 +152,20 @@ def draw_takes(
         backgrounds=draw_backgrounds(count, generator, device, busy=conditions.busy),
         lens=draw_lenses(count, generator, device, poor=conditions.poor),
         occluders=_draw_occluders(points, conditions.occluded, generator),
+        patterns=patterns,
     )
 
 
 def _person(m: Motions, views: Cameras, body: Body, generator: torch.Generator) -> Person:
     rotmats, trans = to_camera(m, views.R, views.t, body)
     return Person(rotmats, trans, m.betas, draw_wardrobe(len(trans), generator, trans.device))
+
+
+def _dress(person: Person, m: Motions, variety: Variety, frame_s: float, generator: torch.Generator) -> Person:
+    """The same person with loose things on."""
+    shares = {"skirts": variety.skirts, "wide": variety.wide, "hoods": variety.hoods, "hair": variety.hair}
+    wardrobe = draw_styles(person.wardrobe, generator, **shares)
+    return replace(person, wardrobe=wardrobe, trail=trail_of(m.pelvis, frame_s))
 
 
 def _draw_occluders(points: Tensor, share: float, generator: torch.Generator) -> Tensor:
