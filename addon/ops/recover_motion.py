@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import bpy
 
+from ..batch_options import CACHE_NAME
 from ..errors import AddonError
 from ..figures import hide_figures, show_figures
 from ..job import State
@@ -33,7 +35,9 @@ def collect_job_options(settings, preferences) -> dict:
         "lock_feet": settings.lock_feet,
         "panning": settings.panning,
         "vertices": settings.mode in VERTEX_MODES,
-        "out_dir": str(results_folder()),
+        "out_dir": str(_folder_of_its_own(results_folder(), Path(settings.video).stem)),
+        "cache_dir": str(results_folder() / CACHE_NAME),
+        "resume": True,  # what was cancelled goes on where it stopped, if clip and options are the same
     }
     by_limb = _smoothing_by_limb(settings)
     if by_limb:
@@ -50,6 +54,13 @@ def collect_job_options(settings, preferences) -> dict:
         if settings.frame_last < settings.video_frames:
             options["end"] = settings.frame_last / settings.video_fps
     return options
+
+
+def _folder_of_its_own(root: Path, name: str) -> Path:
+    """Return the first folder NAME, NAME 2, NAME 3, ... without results: a figure is smoothed from its file later on,
+    so another job, or another clip of that name, must not write over it."""
+    names = itertools.chain([name], (f"{name} {number}" for number in itertools.count(2)))
+    return next(root / name for name in names if not any((root / name).glob("*.npz")))
 
 
 def _smoothing_by_limb(settings) -> dict[str, float]:

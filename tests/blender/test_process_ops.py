@@ -239,7 +239,7 @@ def test_smoothing_keeps_the_raw_motion_beside_it(addon, monkeypatch, tmp_path: 
     np.testing.assert_allclose(support.posed_vertices(0, 20), raw, atol=1e-6)
     bpy.ops.hyper_mocap.compare_smoothing()
     np.testing.assert_allclose(support.posed_vertices(0, 20), smooth, atol=1e-6)
-    for path in (tmp_path / "results").glob("*.npz"):
+    for path in (tmp_path / "results").rglob("*.npz"):
         path.unlink()
     with pytest.raises(RuntimeError, match="is gone"):
         bpy.ops.hyper_mocap.smooth_motion()
@@ -251,7 +251,7 @@ def test_results_come_back_without_an_engine(addon, monkeypatch, tmp_path: Path)
     support.import_clip(tmp_path, frames=40)
     bpy.ops.hyper_mocap.set_scene_fps()
     support.recover()
-    paths = sorted((tmp_path / "results").glob("*.npz"))
+    paths = sorted((tmp_path / "results").rglob("*.npz"))
     bpy.ops.wm.read_homefile(use_empty=True)
     bpy.context.scene.render.fps = 30
     names = [{"name": path.name} for path in paths]
@@ -297,3 +297,16 @@ def test_another_recovery_of_a_clip_hides_the_earlier_one(addon, runtime, monkey
     bpy.ops.hyper_mocap.import_video(filepath=str(tmp_path / "other.avi"))
     support.recover()
     assert seen() == {"Person 1.001", "Person 1.002"}, "another clip"
+
+
+def test_every_job_has_result_files_of_its_own(addon, monkeypatch, tmp_path: Path) -> None:
+    """A figure is smoothed from its file: that of a later job must not have taken its place."""
+    folder = support.use_engine(monkeypatch, tmp_path, frames=8)
+    path = support.import_clip(tmp_path, frames=8)
+    support.recover()
+    support.recover()
+    files = [Path(bpy.data.objects[name]["hyper_mocap_result"]) for name in ("Person 1", "Person 1.001")]
+    assert all(file.is_file() for file in files)
+    assert [file.parent for file in files] == [tmp_path / "results" / name for name in (path.stem, f"{path.stem} 2")]
+    options = heard(folder)["job"]["options"]
+    assert options["resume"] is True and options["cache_dir"] == str(tmp_path / "results" / ".hyper_mocap_cache")

@@ -77,7 +77,7 @@ def test_job_by_the_buttons(blender, tmp_path: Path) -> None:
     python = fake_python(tmp_path / "engine", frames=40, body=str(Path.cwd() / "weights" / "body_neutral.npz"))
     inside(blender, "runs_a_job", python, clip, tmp_path / "out")
     job = heard(tmp_path / "engine")["job"]
-    assert job["options"]["out_dir"] == str(tmp_path / "out") and job["video"] == str(clip)
+    assert job["options"]["out_dir"] == str(tmp_path / "out" / "walk") and job["video"] == str(clip)
 
 
 def test_disabled_in_the_middle_of_a_job(blender, tmp_path: Path) -> None:
