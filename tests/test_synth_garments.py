@@ -70,7 +70,7 @@ def test_a_skirt_goes_around_both_legs_and_the_hips(body):
 def test_a_skirt_rides_up_over_spread_legs_and_trails(body):
     together = skirt_of(body, style(**SKIRT))[-1, :, 1].mean()
     apart = skirt_of(body, style(**SKIRT), left_hip=(0, 0, 0.7), right_hip=(0, 0, -0.7))[-1, :, 1].mean()
-    assert apart > together + 0.15
+    assert apart > together + 0.3  # 0.18 by the legs alone
     behind = skirt_of(body, style(**SKIRT), trail=(0.0, 0.0, -0.1)) - skirt_of(body, style(**SKIRT))
     torch.testing.assert_close(behind[0], torch.zeros_like(behind[0]))
     torch.testing.assert_close(behind[-1].mean(0), torch.tensor([0.0, 0.0, -0.1]))

@@ -17,6 +17,7 @@ from core.body import Body
 from core.rotation import axis_angle_to_matrix, quaternion_to_matrix
 from core.skeleton import JOINT_MIRROR, JOINT_NAMES
 from core.synth.cameras import CameraConfig, project, sample_cameras
+from core.synth.handheld import draw_roll, roll_cameras
 from core.synth.motion import MotionBank
 from core.synth.noise import NoiseModel
 from core.synth.unseen import sway, turn_over
@@ -58,6 +59,8 @@ class SamplerConfig:
     """Seconds from frame to frame."""
     length_power: float = 0.75
     """Clips are drawn with probability length ** power, so that long takes do not drown the rest."""
+    rolling: float = 0.0
+    """Share of keypoint sequences whose camera rolls (`handheld`)."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
 
 
@@ -248,6 +251,9 @@ class KeypointSampler:
         g, body = self.generator, self.motions.body
         m = self.motions.sample(count, g, frames=frames)
         cameras = sample_cameras(m.pelvis, g, self.motions.config.cameras)
+        rolling, frame_s = self.motions.config.rolling, self.motions.config.frame_s
+        if rolling > 0:
+            cameras = roll_cameras(cameras, draw_roll(cameras.size, m.pelvis.shape[1], frame_s, g, share=rolling))
         rotmats, trans = to_camera(m, cameras.R, cameras.t, body)
         T = rotmats.shape[1]
         betas = m.betas[:, None].expand(count, T, 10)

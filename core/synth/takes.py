@@ -12,6 +12,7 @@ from core.synth.cameras import CameraConfig, Cameras, project, sample_cameras
 from core.synth.degrade import Lens, draw_lenses
 from core.synth.figure import Wardrobe, draw_wardrobe
 from core.synth.garments import Patterns, build_patterns, trail_of
+from core.synth.handheld import draw_roll, roll_cameras
 from core.synth.outfits import draw_styles
 from core.synth.sampler import Motions, MotionSampler, to_camera
 from core.synth.scene import Lights, draw_backgrounds, draw_lights
@@ -30,13 +31,15 @@ class Variety:
     hoods: float = 0.0
     hair: float = 0.0
     """That hangs."""
+    rolling: float = 0.0
+    """Cameras that roll (`handheld`)."""
 
     @property
     def has_garments(self) -> bool:
         return max(self.skirts, self.wide, self.hoods, self.hair) > 0
 
 
-EVERYTHING = Variety(skirts=0.25, wide=0.25, hoods=0.06, hair=0.3)
+EVERYTHING = Variety(skirts=0.25, wide=0.25, hoods=0.06, hair=0.3, rolling=0.35)
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ def draw_takes(
         own.manual_seed(int(torch.randint(1 << 62, (1,), generator=generator, device=device)))
     m = motions.sample(count, generator, frames=frames)
     views = sample_cameras(m.pelvis, generator, cameras)
+    if variety.rolling > 0:
+        views = roll_cameras(views, draw_roll(views.size, frames, motions.config.frame_s, own, share=variety.rolling))
     person = _person(m, views, body, generator)
     beside = motions.sample(count, generator, frames=frames)
     shift = torch.randn((count, 1, 3), generator=generator, device=device) * torch.tensor(

@@ -24,6 +24,8 @@ lacks."""
 UNSEEN_POSES = {"in_parts": 0.5, "wobbled": 0.6, "wobble_deg": 20.0}
 """An hour of motion is soon known by heart (67 mm on its own subjects against 93 on others), so half of it is taken
 apart and put together anew."""
+ROLLING_SHARE = 0.25
+"""Share of generated training sequences seen by a camera that rolls."""
 REPLAYED_SHARE = 0.6
 """Share of generated sequences with the detector's recorded errors, once there are any."""
 REPLAYED_TILT_DEG = 15.0
@@ -54,7 +56,7 @@ class GeneratedSource:
     ):
         """`recorded` may still be empty, and grow."""
         noise = NoiseModel(device=device)
-        upright = SamplerConfig(**UNSEEN_POSES) if split == "train" else SamplerConfig()
+        upright = SamplerConfig(rolling=ROLLING_SHARE, **UNSEEN_POSES) if split == "train" else SamplerConfig()
         tumbling = replace(upright, **TUMBLING)
         self.upright = KeypointSampler(bank, body, noise, split=split, config=upright, seed=seed)
         self.tumbling = KeypointSampler(bank, body, noise, split=split, config=tumbling, seed=seed + 1)
