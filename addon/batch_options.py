@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import glob
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .engine_env import METHODS
 from .scene.options import MODES, VERTEX_MODES
 from .wire import protocol
 
@@ -89,7 +91,8 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--formats", default="fbx,npz", metavar="LIST", help=f"any of {','.join(FORMATS)} (default fbx,npz)")
     add("--mode", default="armature", choices=[m.lower() for m in MODES], help="how motion is written")
     add("--jobs", type=int, default=1, metavar="N", help="clips at the same time, each in its own Blender")
-    add("--method", default=protocol.DEFAULT_METHOD, help=f"hyperbolic or fit (default {protocol.DEFAULT_METHOD})")
+    meaning = f"how the body is recovered (default {protocol.DEFAULT_METHOD})"
+    add("--method", default=protocol.DEFAULT_METHOD, choices=sorted(METHODS), help=meaning)
     add("--quality", default="standard", choices=QUALITIES, help="draft is faster, high is calmer (default standard)")
     refining = argparse.BooleanOptionalAction
     word = "--refine" if protocol.REFINES_BY_DEFAULT else "--no-refine"
@@ -116,12 +119,17 @@ def make_parser(program: str) -> argparse.ArgumentParser:
 
 
 def _heights(text: str) -> float | dict[int, float]:
-    """Metres for everybody, or by person. ValueError (argparse makes it a usage line) where they are not."""
-    heights = protocol.read_heights(text)
-    by_person = heights if isinstance(heights, dict) else {0: heights}
+    """Metres for everybody, or by person. ArgumentTypeError (argparse makes it a usage line) where they are not."""
     least, largest = protocol.HEIGHTS_M
-    if not all(p >= 0 and least <= h <= largest for p, h in by_person.items()):
-        raise ValueError
+    try:
+        heights = protocol.read_heights(text)
+        by_person = heights if isinstance(heights, dict) else {0: heights}
+        is_right = all(person >= 0 and least <= height <= largest for person, height in by_person.items())
+    except ValueError:
+        is_right = False
+    if not is_right:
+        expected = f"metres from {least:g} to {largest:g}, such as 1.72, or by person 0:1.72,1:1.6"
+        raise argparse.ArgumentTypeError(f"{text}: expected {expected}")
     return heights
 
 
@@ -149,7 +157,15 @@ def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchO
         parser.error(f"--formats: {', '.join(unknown) or 'none given'}; choose from {', '.join(FORMATS)}")
     if given.jobs < 1:
         parser.error("--jobs: at least 1")
-    if given.end is not None and given.end <= given.start:
+    if not 0 <= given.smoothing <= protocol.LONGEST_SMOOTHING_S:
+        parser.error(f"--smoothing: seconds from 0 to {protocol.LONGEST_SMOOTHING_S:g}")
+    if given.max_people < 1:
+        parser.error("--max-people: at least 1")
+    if given.focal_mm is not None and not 0 < given.focal_mm < math.inf:
+        parser.error("--focal-mm: a length above 0")
+    if not 0 <= given.start < math.inf:
+        parser.error("--start: seconds, 0 or more")
+    if given.end is not None and not given.start < given.end:
         parser.error("--end: must lie after --start")
     person: str | tuple[int, ...] = given.person
     if person != "all":
@@ -234,6 +250,14 @@ def find_videos(patterns: list[str]) -> tuple[list[Path], list[str]]:
             missing.append(pattern)
         videos.update(dict.fromkeys(p.resolve() for p in found))
     return list(videos), missing
+
+
+def explain_missing(pattern: str) -> str:
+    """Return why `find_videos` found nothing for this pattern, in words."""
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        return "the folder holds no videos"
+    return "no file fits this pattern" if glob.has_magic(str(path)) else "there is no such file"
 
 
 def output_folders(videos: list[Path], out: Path) -> list[Path]:

@@ -36,7 +36,7 @@ class Record:
         if self.status in OK:
             people = f"{self.people} {'person' if self.people == 1 else 'people'}"
             return f"{self.status:<9} {name}: {people}, {self.frames} frames, {self.seconds:.1f} s"
-        return f"{self.status:<9} {name}: {self.error}"
+        return f"{self.status:<9} {self.error if self.error.startswith(name) else f'{name}: {self.error}'}"
 
 
 def write_report(path: Path, records: list[Record], *, seconds: float) -> None:

@@ -15,7 +15,14 @@ from pathlib import Path
 import bpy
 
 from .batch_children import run_children
-from .batch_options import CACHE_NAME, BatchOptions, find_videos, output_folders, parse_options
+from .batch_options import (
+    CACHE_NAME,
+    BatchOptions,
+    explain_missing,
+    find_videos,
+    output_folders,
+    parse_options,
+)
 from .batch_report import OK, Record, recall, remember, write_report
 from .errors import AddonError
 from .figures import parts_of, remove_unchosen, scene_figures
@@ -38,7 +45,7 @@ def main(arguments: list[str], program: str = "batch.py") -> int:
     except SystemExit as leaving:  # argparse has already said why
         return int(leaving.code or 0)
     videos, missing = find_videos(patterns)
-    records = [Record(pattern, "failed", error="nothing matches this") for pattern in missing]
+    records = [Record(pattern, "failed", error=explain_missing(pattern)) for pattern in missing]
     for record in records:
         say(record.line)
     started, python = time.monotonic(), ""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from addon.batch_options import BatchOptions, find_videos, option_arguments, output_folders, parse_options
-from addon.batch_report import fingerprint
+from addon.batch_report import Record, fingerprint
 from addon.batch_run import main
 from tests.fake_engine import fake_python, heard
 from tests.tiny_video import write_avi
@@ -257,10 +257,41 @@ def test_engine_options_are_those_the_engine_knows() -> None:
         "--height 172",
         "--height 0:1.7,0:1.8",
         "--height 0:tall",
+        "--method magic",
+        "--smoothing -1",
+        "--smoothing nan",
+        "--smoothing 6",
+        "--max-people 0",
+        "--focal-mm 0",
+        "--start -1",
+        "--start inf",
+        "--end nan",
     ],
 )
-def test_wrong_options_are_refused(wrong: str) -> None:
+def test_wrong_options_are_refused(wrong: str, capsys) -> None:
+    """Before any clip is touched, by one line that names the option."""
     assert main(["a.mp4", "--out", "/nowhere", *wrong.split()]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ("--end" if "--end" in wrong else wrong.split()[0]) in last and "_" not in last.partition("error:")[2]
+
+
+def test_what_is_missing_is_said_in_words(tmp_path: Path, capsys) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").touch()
+    places = [str(tmp_path / name) for name in ("gone.mp4", "notes", "*.mov")]
+    assert main([*places, "--out", str(tmp_path / "out")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "failed    gone.mp4: there is no such file",
+        "failed    notes: the folder holds no videos",
+        "failed    *.mov: no file fits this pattern",
+    ]
+
+
+def test_a_clips_name_is_said_once() -> None:
+    for error in ("is no video", "a.mp4 is no video"):
+        line = Record("/clips/a.mp4", "failed", error=error).line
+        assert line.count("a.mp4") == 1 and line.endswith("is no video")
 
 
 def test_a_limb_nobody_has_is_answered_with_those_there_are(capsys) -> None:
