@@ -18,6 +18,7 @@ from core.rotation import axis_angle_to_matrix, quaternion_to_matrix
 from core.skeleton import JOINT_MIRROR, JOINT_NAMES
 from core.synth.cameras import CameraConfig, project, sample_cameras
 from core.synth.handheld import draw_roll, roll_cameras
+from core.synth.hands import put_hands
 from core.synth.motion import MotionBank
 from core.synth.noise import NoiseModel
 from core.synth.unseen import sway, turn_over
@@ -55,6 +56,8 @@ class SamplerConfig:
     """Deviation of a constant tilt of the whole motion against gravity."""
     turned_over: float = 0.0
     """Share of clips in which the person turns over once, as in a somersault or a cartwheel."""
+    handed: float = 0.0
+    """Share of clips with hands put on the body or before it (`hands`)."""
     frame_s: float = 1 / 30
     """Seconds from frame to frame."""
     length_power: float = 0.75
@@ -174,6 +177,8 @@ class MotionSampler:
         pelvis = (pelvis - centre) @ yaw.transpose(-1, -2)
         betas = torch.randn((B, 10), generator=generator, device=self.device) * c.beta_deviation
         pelvis = pelvis * (self.legs(betas) / self.leg_length)[:, None, None]
+        if c.handed > 0:
+            rotmats = put_hands(rotmats, betas, self.body, c.frame_s, generator, share=c.handed)
         source = torch.where(mixed, self.clip_number[other_clip], torch.full_like(other_clip, -1))
         return Motions(rotmats, pelvis, betas, self.clip_number[clip], source, start, speed, mirrored)
 

@@ -21,9 +21,9 @@ TUMBLING_SHARE = 0.14
 TUMBLING = {"tilt_deg": 70.0, "turned_over": 0.7}
 """Some sequences are tilted far against gravity or turn over, for lying, bending and somersaulting people that mocap
 lacks."""
-UNSEEN_POSES = {"in_parts": 0.5, "wobbled": 0.6, "wobble_deg": 20.0}
+UNSEEN_POSES = {"in_parts": 0.5, "wobbled": 0.6, "wobble_deg": 20.0, "handed": 0.15}
 """An hour of motion is soon known by heart (67 mm on its own subjects against 93 on others), so half of it is taken
-apart and put together anew."""
+apart and put together anew, and some hands are put on the body or before it."""
 ROLLING_SHARE = 0.25
 """Share of generated training sequences seen by a camera that rolls."""
 REPLAYED_SHARE = 0.6
