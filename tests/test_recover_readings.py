@@ -12,10 +12,12 @@ from motion_maker import CAMERA, make_track, make_truth
 
 from core.body import load_body
 from core.models.checkpoint import load_network
+from core.models.config import LifterConfig
+from core.models.lifter import Lifted
 from core.records import Camera, Track
 from core.recover import hyperbolic, readings
 from core.recover.jumps import GROUPS, find_blends, find_jumps
-from core.recover.readings import exchange_groups, settle_readings
+from core.recover.readings import ReadingOptions, exchange_groups, settle_readings
 from core.skeleton import KEYPOINT_MIRROR, KEYPOINT_NAMES
 
 DATA = Path(__file__).with_name("data")
@@ -92,6 +94,23 @@ def test_exchanged_arms_are_exchanged_back_alone(lifter, track):
     settled = settle_readings(lifter, deceive(track, range(30, 50), GROUPS[ARMS]), CAMERA)
     assert not settled.exchanged[:, LEGS].any()
     assert np.flatnonzero(settled.exchanged[:, ARMS]).tolist() == list(range(30, 50))
+
+
+def test_what_follows_the_last_jump_is_not_tried_in_part(track):
+    """Only from jump to jump, or to an end of the track, can sides be exchanged; the rest is not lifted."""
+    lengths = []
+
+    class Lifter:
+        config = LifterConfig(window=90)
+
+        def __call__(self, inputs, frames):
+            lengths.append(inputs.shape[1])
+            return Lifted(torch.zeros(*inputs.shape[:2], 24, 3), None, None, torch.zeros(*inputs.shape[:2], 1))
+
+    options = ReadingOptions(longest_s=1.0, reach_s=0.5)
+    settled = settle_readings(Lifter(), deceive(track, range(0, 20)), CAMERA, options=options)
+    assert not settled.exchanged.any()
+    assert set(lengths) == {20 + 15}
 
 
 def test_blends_of_both_readings_are_not_seen(lifter, track):

@@ -181,17 +181,19 @@ class _Judge:
         return saved if saved > least else 0.0
 
     def _runs(self, blends: np.ndarray, begin: int, end: int) -> list[tuple[slice, list[int]]]:
-        """Runs of frames from the end of one blend (or `begin`) to the start of another (or `end`), and the groups to
-        exchange in them: both between blends of both, else the group that is blended."""
+        """Runs in `begin` to `end` from the end of one blend, or the track's start, to the start of another, or the
+        track's end, and the groups to exchange in them: both between blends of both, else the group that is blended.
+        """
         both, longest = list(range(blends.shape[1])), self.frames(self.options.longest_s)
         marks_of_both = blends.all(1) if blends[begin:end].all(1).any() else blends.any(1)
         runs = []
         for groups, marks in [(both, marks_of_both), *(([g], blends[:, g]) for g in both)]:
             edges = np.flatnonzero(np.diff(np.concatenate([[0], marks[begin:end].astype(np.int8), [0]]))) + begin
-            starts, stops = [begin, *edges[1::2].tolist()], [*edges[0::2].tolist(), end]
-            for i, start in enumerate(starts):
-                ends = (stop for stop in stops[i : i + self.options.pieces] if 0 < stop - start <= longest)
-                runs += [(slice(start, stop), groups) for stop in ends]
+            starts = [*[begin] * (begin == 0), *edges[1::2].tolist()]
+            stops = [*edges[0::2].tolist(), *[end] * (end == len(self.track))]
+            for start in starts:
+                ends = [stop for stop in stops if start < stop][: self.options.pieces]
+                runs += [(slice(start, stop), groups) for stop in ends if stop - start <= longest]
         return runs
 
     def _costs(self, readings: list[np.ndarray], blends: np.ndarray, span: slice) -> list[np.ndarray]:
