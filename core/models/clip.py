@@ -6,6 +6,7 @@ N frames of one person. Camera axes, metres, relative to the pelvis.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,10 @@ from core.models.lifter import Lifted, Lifter
 from core.models.mirror import lift_both_ways
 from core.records import Camera, Track
 
-WINDOWS_AT_ONCE = 8
+MOST_AT_ONCE = 16
+SEQUENCES_AT_ONCE = {"cpu": 4}
+"""Windows, and their mirror images, that the lifter reads at once, by device; elsewhere `MOST_AT_ONCE`. On a CPU more
+take a third longer each."""
 PRESENCE_NEEDED = 0.1
 
 
@@ -75,26 +79,31 @@ def window_starts(count: int, window: int, overlap: int) -> list[int]:
 
 
 def lift_clip(
-    lifter: Lifter, inputs: Tensor, frames: Tensor, should_stop: Callable[[], bool] = lambda: False
+    lifter: Lifter,
+    inputs: Tensor,
+    frames: Tensor,
+    should_stop: Callable[[], bool] = lambda: False,
+    *,
+    both_ways: bool = True,
 ) -> Lifted:
     """Lift N frames [1, N, ...] by windows of the training length; overlaps fade linearly from one to the next.
 
-    Raises Cancelled where asked to stop.
+    both_ways: the mean of what the clip and its mirror image give, for twice the work. Raises Cancelled where asked
+    to stop.
     """
-    count, window = inputs.shape[1], lifter.config.window
-    starts = window_starts(count, window, window // 4)
-    if len(starts) == 1:
-        return lift_both_ways(lifter, inputs, frames)
+    count, window = inputs.shape[1], min(lifter.config.window, inputs.shape[1])
+    lift = partial(lift_both_ways, lifter) if both_ways else lifter
+    starts = torch.tensor(window_starts(count, window, window // 4), device=inputs.device)
     ramp = torch.minimum(torch.arange(1, window + 1), torch.arange(window, 0, -1)).to(inputs)
     total = torch.zeros(count, device=inputs.device)
     sums: list[Tensor | None] = [None] * len(Lifted._fields)
-    for first in range(0, len(starts), WINDOWS_AT_ONCE):
+    at_once = SEQUENCES_AT_ONCE.get(inputs.device.type, MOST_AT_ONCE) // (2 if both_ways else 1)
+    for first in starts.split(at_once):
         if should_stop():
             raise Cancelled("Stopped while lifting")
-        batch = starts[first : first + WINDOWS_AT_ONCE]
-        rows = torch.tensor(batch, device=inputs.device)[:, None] + torch.arange(window, device=inputs.device)
-        lifted = lift_both_ways(lifter, inputs[0, rows], frames[0, rows] - frames[0, rows[:, :1]])
-        total.index_add_(0, rows.flatten(), ramp.repeat(len(batch)))
+        rows = first[:, None] + torch.arange(window, device=inputs.device)
+        lifted = lift(inputs[0, rows], frames[0, rows] - frames[0, rows[:, :1]])
+        total.index_add_(0, rows.flatten(), ramp.repeat(len(first)))
         for i, values in enumerate(lifted):
             if values is None:
                 continue

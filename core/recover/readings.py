@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.models.clip import track_inputs, window_starts
+from core.models.clip import lift_clip, track_inputs
 from core.models.inputs import HAS_LANDMARK, LANDMARK_XYZ
 from core.models.lifter import Lifter
 from core.records import Camera, Track
@@ -146,7 +146,7 @@ class _Judge:
                     continue
                 key = span.start, span.stop
                 if key not in now:
-                    now[key] = self._costs([exchanged[span]], blends[span], span)[0]
+                    now[key] = self._cost(exchanged[span], blends[span], span)
                 savings[i] = self._saving(exchanged, blends, run, span, now[key])
             best = max(savings, key=savings.__getitem__)
             if savings[best] == 0:
@@ -177,7 +177,7 @@ class _Judge:
             return 0.0
         changed = exchanged.copy()
         changed[frames, groups] ^= True
-        saved = float((now - self._costs([changed[span]], blends[span], span)[0]).sum())
+        saved = float((now - self._cost(changed[span], blends[span], span)).sum())
         return saved if saved > least else 0.0
 
     def _runs(self, blends: np.ndarray, begin: int, end: int) -> list[tuple[slice, list[int]]]:
@@ -196,48 +196,27 @@ class _Judge:
                 runs += [(slice(start, stop), groups) for stop in ends if stop - start <= longest]
         return runs
 
-    def _costs(self, readings: list[np.ndarray], blends: np.ndarray, span: slice) -> list[np.ndarray]:
-        """Cost [n] m of each frame of `span` in readings [n, G] of it: how far the lifted joints are from their
+    def _cost(self, reading: np.ndarray, blends: np.ndarray, span: slice) -> np.ndarray:
+        """Cost [n] m of each frame of `span` in a reading [n, G] of it: how far the lifted joints are from their
         keypoints, and how far they swerve (second difference in 1/30 s)."""
-        part = cut_track(self.track, span)
-        tracks = [exchange_groups(part, reading, blends) for reading in readings]
-        costs = []
-        for reading, track, joints in zip(readings, tracks, self._lift(tracks)):
-            rays, sure = self._rays(track)
-            off = _distances(_place(joints, rays, sure), rays).clamp_max(self.options.cap)
-            cost = (off * sure).sum(1) / sure.sum(1).clamp_min(1.0)
-            cost += self.options.exchanged * torch.from_numpy(reading.mean(1))
-            if len(part) > 2:
-                swerve = (joints[2:] - 2 * joints[1:-1] + joints[:-2]).norm(dim=-1).mean(-1)
-                cost[1:-1] += swerve * (self.fps / 30) ** 2
-            costs.append(cost.numpy())
-        return costs
+        track = exchange_groups(cut_track(self.track, span), reading, blends)
+        joints = self._lift(track)
+        rays, sure = self._rays(track)
+        off = _distances(_place(joints, rays, sure), rays).clamp_max(self.options.cap)
+        cost = (off * sure).sum(1) / sure.sum(1).clamp_min(1.0)
+        cost += self.options.exchanged * torch.from_numpy(reading.mean(1))
+        if len(track) > 2:
+            swerve = (joints[2:] - 2 * joints[1:-1] + joints[:-2]).norm(dim=-1).mean(-1)
+            cost[1:-1] += swerve * (self.fps / 30) ** 2
+        return cost.numpy()
 
     @torch.inference_mode()
-    def _lift(self, tracks: list[Track]) -> list[Tensor]:
-        """Joints [n, J, 3] of tracks over the same frames, from keypoints alone."""
-        base_fps, window = self.lifter.config.base_fps, self.lifter.config.window
-        n = len(tracks[0])
-        starts, length = window_starts(n, window, window // 4), min(window, n)
-        inputs, frames = [], []
-        for track in tracks:
-            x, t, _ = track_inputs(track, self.camera, base_fps=base_fps, device=self.device)
-            x[..., LANDMARK_XYZ], x[..., HAS_LANDMARK] = 0, 0
-            inputs += [x[0, s : s + length] for s in starts]
-            frames += [t[0, s : s + length] - t[0, s] for s in starts]
-        lifted = self.lifter(torch.stack(inputs), torch.stack(frames)).joints.double().cpu()
-        ramp = torch.minimum(torch.arange(1, length + 1), torch.arange(length, 0, -1)).double()
-        joints = []
-        for pieces in lifted.unflatten(0, (len(tracks), len(starts))):
-            total, weight = (
-                torch.zeros(n, *pieces.shape[2:], dtype=torch.float64),
-                torch.zeros(n, dtype=torch.float64),
-            )
-            for s, piece in zip(starts, pieces):
-                total[s : s + length] += piece * ramp[:, None, None]
-                weight[s : s + length] += ramp
-            joints.append(total / weight[:, None, None])
-        return joints
+    def _lift(self, track: Track) -> Tensor:
+        """Joints [n, J, 3] of a track, from keypoints alone."""
+        base_fps = self.lifter.config.base_fps
+        inputs, frames, _ = track_inputs(track, self.camera, base_fps=base_fps, device=self.device)
+        inputs[..., LANDMARK_XYZ], inputs[..., HAS_LANDMARK] = 0, 0
+        return lift_clip(self.lifter, inputs, frames, both_ways=False).joints[0].double().cpu()
 
     def _rays(self, track: Track) -> tuple[Tensor, Tensor]:
         """Rays [n, 12, 2] of the tried keypoints and how sure they are [n, 12]."""
@@ -251,7 +230,7 @@ class _Judge:
     def settle(self, exchanged: np.ndarray, blends: np.ndarray) -> Settled:
         """The track as decided; blended frames take the reading nearer the motion, or none where it lies between."""
         decided = exchange_groups(self.track, exchanged, blends)
-        placed = _place(self._lift([decided])[0], *self._rays(decided))
+        placed = _place(self._lift(decided), *self._rays(decided))
         readings = [np.full_like(exchanged, flip) for flip in (False, True)]
         offs = [_distances(placed, self._rays(exchange_groups(self.track, r))[0]).numpy() for r in readings]
         result, unseen = exchanged.copy(), np.zeros_like(blends)
