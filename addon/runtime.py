@@ -71,9 +71,15 @@ class Runtime:
         return problem
 
     def forget_engine(self) -> None:
-        """Look again at the next question: something about the engine has changed."""
+        """Look again at the next question: something about the engine has changed, so what was said may be wrong."""
         self._engine_problem = (0.0, "")
-        self.checked_python = ""
+        self.checked_python = self.notice = ""
+        self._redraw(force=True)
+
+    def note(self, text: str) -> None:
+        """Show an error that belongs to no job wherever the add-on is drawn; an empty text takes it away."""
+        self.notice = text
+        self._redraw(force=True)
 
     def follow_job(self, session: Session, title: str, hidden: list[str]) -> None:
         """Serve this session from the timer until it is over. `hidden`: collections it may replace."""

@@ -40,7 +40,7 @@ class HYPER_MOCAP_OT_build_engine(bpy.types.Operator):
         preferences = preferences_or_none()
         wheels = bpy.path.abspath(preferences.wheel_folder) if preferences else ""
         if not wheels and not bpy.app.online_access:
-            runtime.notice = OFFLINE
+            runtime.note(OFFLINE)
             self.report({"ERROR"}, OFFLINE)
             return {"CANCELLED"}
         build = EngineBuild(

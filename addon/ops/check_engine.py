@@ -24,11 +24,11 @@ class HYPER_MOCAP_OT_check_engine(bpy.types.Operator):
             python = find_engine()
             found = check_python(python, read_requirements())
         except AddonError as error:
-            runtime.notice = str(error)
+            runtime.note(str(error))
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         preferences = preferences_or_none()
-        runtime.notice, runtime.checked_python = "", preferences.engine_python if preferences else ""
+        runtime.checked_python = preferences.engine_python if preferences else ""
         self.report({"INFO"}, f"The engine is ready: Python {'.'.join(map(str, found.version))} at {python}")
         return {"FINISHED"}
 

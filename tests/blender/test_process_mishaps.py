@@ -131,3 +131,22 @@ def test_build_engine_honours_offline(addon, runtime, monkeypatch) -> None:
     with pytest.raises(RuntimeError, match="may not go online.*Allow Online Access"):
         bpy.ops.hyper_mocap.build_engine()
     assert runtime.build is None
+
+
+def test_what_was_said_of_the_engine_goes_when_it_changes(addon, runtime, monkeypatch, tmp_path: Path) -> None:
+    """Otherwise the panel complains on beside an engine that works."""
+    from addon.preferences import _engine_changed
+
+    if bpy.app.online_access:
+        pytest.skip("this Blender may go online")
+    for mend in (lambda: _engine_changed(None, None), bpy.ops.hyper_mocap.check_engine):
+        with pytest.raises(RuntimeError):
+            bpy.ops.hyper_mocap.build_engine()
+        assert "may not go online" in runtime.notice
+        support.use_engine(monkeypatch, tmp_path)
+        mend()
+        assert runtime.notice == "" and runtime.engine_problem() == ""
+    support.use_engine(monkeypatch, tmp_path, probe_missing=("torch",))
+    with pytest.raises(RuntimeError):
+        bpy.ops.hyper_mocap.check_engine()
+    assert "lacks torch" in runtime.notice
