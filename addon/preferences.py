@@ -8,7 +8,7 @@ from bpy.props import EnumProperty, StringProperty
 from .places import ROOT_PACKAGE
 from .properties import DEVICES
 from .runtime import runtime
-from .ui.texts import draw_build, draw_error
+from .ui.drawing import PREFERENCES_MARGIN_PX, draw_build, draw_error, room_of
 
 
 def _engine_changed(_preferences, _context) -> None:
@@ -50,19 +50,20 @@ class HYPER_MOCAP_AP_preferences(bpy.types.AddonPreferences):
         name="Folder of Wheels",
         description="Install from the wheels in this folder and download nothing",
         subtype="DIR_PATH",
+        update=_engine_changed,
     )
 
-    def draw(self, _context) -> None:
+    def draw(self, context) -> None:
         """Draw the engine first: nothing works without it."""
-        layout = self.layout
+        layout, room = self.layout, room_of(context, PREFERENCES_MARGIN_PX)
         layout.use_property_split = True
         layout.use_property_decorate = False
         problem = runtime.notice or runtime.engine_problem()
         box = layout.box()
         if runtime.build is not None:
-            draw_build(box, runtime.build)
+            draw_build(box, runtime.build, room)
         elif problem:
-            draw_error(box, problem, 110)
+            draw_error(box, problem, room)
         elif self.engine_python and self.engine_python != runtime.checked_python:
             box.label(
                 text="Not checked yet: Check Engine looks whether this Python has what is needed", icon="QUESTION"

@@ -96,7 +96,7 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
         name="Quality", description="How closely the video is looked at", items=QUALITIES, default="standard"
     )
     refine: BoolProperty(
-        name="Refine to the Footage",
+        name="Refine to Footage",
         description=(
             "After the network, move joints and root until the figure meets the points seen in the video, staying "
             "near the network's pose: hands and feet land where the picture has them. Off is faster and leaves the "
@@ -105,7 +105,7 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
         default=protocol.REFINES_BY_DEFAULT,
     )
     max_people: IntProperty(
-        name="At Most", description="Most people to look for; fewer is faster", default=4, min=1, max=32
+        name="Most People", description="Most people to look for; fewer is faster", default=4, min=1, max=32
     )
     device: EnumProperty(name="Device", description="What computes", items=DEVICES, default="default")
     mode: EnumProperty(name="Result", description="How the motion is written", items=MODES, default="ARMATURE")
@@ -172,7 +172,7 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
         name="Camera", description="Make a camera that shows the figure as the video does", default=True
     )
     use_background: BoolProperty(
-        name="Video as Background", description="Show the video behind the camera", default=True
+        name="Background Video", description="Show the video behind the camera", default=True
     )
 
 

@@ -62,6 +62,8 @@ class Status:
     people: list[dict] = field(default_factory=list)
     frames: int = 0
     """Person-frames received; a revised frame counts once."""
+    figures: set[int] = field(default_factory=set)
+    """The people whose frames these are."""
     error: str = ""
     results: list[str] = field(default_factory=list)
     engine_summary: dict = field(default_factory=dict)
@@ -190,6 +192,7 @@ class Session:
             status.people = message.people
         elif type(message) is protocol.Frames:
             status.frames += message.frames.shape[0]
+            status.figures.add(message.person)
         elif isinstance(message, protocol.Error):
             status.error = message.message
         self.sink.handle(message)

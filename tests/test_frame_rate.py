@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from addon.frame_rate import is_same_rate, scene_rate, set_frame_rate, split_rate, timeline_end
-from addon.ui.texts import columns_of, format_duration, format_eta, wrap
+from addon.ui.texts import format_duration, format_eta, format_frames, wrap
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,24 @@ def test_messages_are_wrapped_and_never_lost() -> None:
     assert all(len(line) <= 24 for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert wrap("", 10) == [""]
-    assert columns_of(260, 1.0) == columns_of(520, 2.0) < columns_of(500, 1.0)
-    assert columns_of(10, 1.0) == 16
+    assert wrap("one two three", 7) == ["one two", "three"]
+
+
+def test_lines_are_as_wide_as_they_are_drawn() -> None:
+    """Capitals and > are wide: as many letters as fit on the average are cut off."""
+
+    def width(text: str) -> float:
+        return sum(2.0 if letter.isupper() or letter == ">" else 0.5 for letter in text)
+
+    lines = wrap("switch on Preferences > System > Network > Allow Online Access", 12, width)
+    assert lines == ["switch on Preferences", "> System >", "Network > Allow", "Online Access"]
+    assert wrap("wwwwwwww/WWWW", 4, width) == ["wwwwwwww", "/W", "WW", "W"]
+    assert wrap("WW", 1, width) == ["W", "W"], "a letter at least, however narrow"
+
+
+def test_amounts_of_motion() -> None:
+    assert [format_frames(*pair) for pair in ((1, 1), (121, 1), (418, 2))] == [
+        "1 frame",
+        "121 frames",
+        "418 frames of 2 people",
+    ]

@@ -17,6 +17,7 @@ def test_several_people_arrive_complete(tmp_path: Path) -> None:
         session.run_blocking()
     assert session.job.state is State.DONE
     assert len(session.status.people) == 3 and session.status.frames == 120
+    assert session.status.figures == {0, 1, 2}
 
 
 def test_an_engine_error_reaches_the_user(tmp_path: Path) -> None:

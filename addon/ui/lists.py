@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bpy
 
+from ..runtime import runtime
+
 
 class HYPER_MOCAP_UL_people(bpy.types.UIList):
     """One person a row: tick, name, frames, confidence."""
@@ -11,7 +13,8 @@ class HYPER_MOCAP_UL_people(bpy.types.UIList):
     def draw_item(self, _context, layout, _data, item, _icon, _active_data, _active_property, _index=0, _flag=0):
         """Draw a row."""
         row = layout.row(align=True)
-        row.prop(item, "use", text="")
+        if runtime.is_running:  # afterwards a tick would do nothing
+            row.prop(item, "use", text="")
         row.label(text=item.name, icon="ARMATURE_DATA")
         right = layout.row()
         right.alignment = "RIGHT"

@@ -12,15 +12,20 @@ from ..job import State
 from ..properties import SMOOTHING_PARTS
 from ..runtime import runtime
 from ..wire import protocol
-from .texts import columns_of, draw_build, draw_error, draw_message, format_duration, format_eta
+from .drawing import BOX_MARGIN_PX, TAB_MARGIN_PX, draw_build, draw_error, draw_message, room_of
+from .texts import format_duration, format_eta, format_frames
 from .thumbnail import thumbnail_icon
 
 SILENCE_SECONDS = 20.0
 """After so long without a word from the engine the panel says so."""
 
 
-def _columns(context) -> int:
-    return columns_of(context.region.width, context.preferences.system.ui_scale)
+def _room(context) -> float:
+    return room_of(context, TAB_MARGIN_PX)
+
+
+def _room_in_box(context) -> float:
+    return room_of(context, TAB_MARGIN_PX + BOX_MARGIN_PX)
 
 
 class _Tab:
@@ -43,7 +48,7 @@ class HYPER_MOCAP_PT_video(_Tab, bpy.types.Panel):
             column = layout.column()
             column.scale_y = 1.5
             column.operator("hyper_mocap.import_video", icon="FILE_MOVIE")
-            draw_message(layout, "Any clip in which people can be seen", _columns(context), icon="INFO")
+            draw_message(layout, "Any clip in which people can be seen", _room(context), icon="INFO")
             return
         self._draw_clip(context, layout, settings)
         self._draw_range(context, layout, settings)
@@ -73,7 +78,7 @@ class HYPER_MOCAP_PT_video(_Tab, bpy.types.Panel):
         if settings.video_fps > 0 and not is_same_rate(scene_rate(context.scene), settings.video_fps):
             column = layout.column(align=True)
             text = f"Scene {scene_rate(context.scene):.4g} fps, clip {settings.video_fps:.4g} fps"
-            draw_message(column, text, _columns(context), icon="ERROR")
+            draw_message(column, text, _room(context), icon="ERROR")
             column.operator("hyper_mocap.set_scene_fps", icon="TIME")
 
 
@@ -150,16 +155,17 @@ class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
         bar.progress(factor=status.fraction, text=f"{label}  {100 * status.fraction:.0f} %")
         facts = layout.column(align=True)
         facts.scale_y = 0.85
-        left = format_eta(status.eta_now_s(time.monotonic()))
+        is_going_on = session.job.state is State.RUNNING
+        left = format_eta(status.eta_now_s(time.monotonic())) if is_going_on else ""
         spent = f"{format_duration(session.seconds)} so far"
         facts.label(text=f"{spent}, {left}" if left else spent, icon="TIME")
         if status.frames:
-            facts.label(text=f"{status.frames} frames on the timeline", icon="ACTION")
+            facts.label(text=f"{format_frames(status.frames, len(status.figures))} are there", icon="ACTION")
         elif status.total > 1:
             facts.label(text=f"{status.done} of {status.total} frames seen", icon="HIDE_OFF")
         if session.silent_s > SILENCE_SECONDS:
             text = f"The engine has said nothing for {format_duration(session.silent_s)}"
-            draw_message(layout, text, _columns(context), icon="QUESTION")
+            draw_message(layout, text, _room(context), icon="QUESTION")
         button = layout.column()
         button.scale_y = 1.3
         button.enabled = session.job.is_active and session.job.state is not State.CANCELLING
@@ -168,32 +174,34 @@ class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
     def _draw_engine(self, context, layout) -> None:
         if runtime.is_building:
             box = layout.box()
-            draw_build(box, runtime.build)
+            draw_build(box, runtime.build, _room_in_box(context))
             box.operator("hyper_mocap.cancel_build", icon="X")
             return
         problem = runtime.notice or (runtime.build.error if runtime.build else "") or runtime.engine_problem()
         if problem:
             box = layout.box()
-            draw_error(box, problem, _columns(context) - 2)
+            draw_error(box, problem, _room_in_box(context))
             row = box.row(align=True)
             row.operator("hyper_mocap.build_engine", icon="IMPORT")
             row.operator("hyper_mocap.open_preferences", text="", icon="PREFERENCES")
 
     def _draw_outcome(self, context, layout, session) -> None:
-        status, columns = session.status, _columns(context) - 2
+        status, room = session.status, _room_in_box(context)
+        arrived = format_frames(status.frames, len(status.figures))
         box = layout.box()
         if session.job.state is State.FAILED:
-            draw_error(box, status.error, columns)
+            draw_error(box, status.error, room)
             if status.frames:
-                draw_message(box, f"{status.frames} frames that had arrived are kept", columns, icon="BLANK1")
+                draw_message(box, f"{arrived} had arrived and are kept", room, icon="BLANK1")
         elif session.job.state is State.CANCELLED:
-            kept = f"Cancelled; {status.frames} frames are kept" if status.frames else "Cancelled"
-            draw_message(box, kept, columns, icon="INFO")
+            kept = f"Cancelled; {arrived} are kept" if status.frames else "Cancelled"
+            draw_message(box, kept, room, icon="INFO")
+            if status.engine_summary.get("can_resume"):
+                draw_message(box, "Recover Motion goes on from there", room, icon="BLANK1")
         else:
-            text = f"{status.frames} frames in {format_duration(session.seconds)}"
-            draw_message(box, text, columns, icon="CHECKMARK")
+            draw_message(box, f"{arrived} in {format_duration(session.seconds)}", room, icon="CHECKMARK")
         for warning in getattr(session.summary, "warnings", ()):
-            draw_message(box, warning, columns, icon="ERROR")
+            draw_message(box, warning, room, icon="ERROR")
         row = box.row(align=True)
         row.operator("hyper_mocap.open_log", icon="TEXT").kind = "job"
         row.operator("hyper_mocap.dismiss", text="", icon="X")

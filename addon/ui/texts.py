@@ -1,12 +1,8 @@
-"""Words of the panels: durations, wrapped messages, and the rows that errors and progress are drawn with."""
+"""Words of the panels: durations, amounts, messages broken into lines. No bpy."""
 
 from __future__ import annotations
 
-import textwrap
-
-CHARACTER_PX = 5.9
-"""Mean width of a character of Blender's interface font at a scale of 1."""
-MARGIN_PX = 58.0
+from collections.abc import Callable
 
 
 def format_duration(seconds: float) -> str:
@@ -24,38 +20,25 @@ def format_eta(seconds: float) -> str:
     return "" if seconds < 0 else "almost done" if seconds < 1 else f"{format_duration(seconds)} left"
 
 
-def columns_of(region_width: float, ui_scale: float) -> int:
-    """Return how many characters fit into one line of a region."""
-    return max(16, int((region_width / ui_scale - MARGIN_PX) / CHARACTER_PX))
+def format_frames(frames: int, people: int) -> str:
+    """Return an amount of motion in words: "121 frames", "418 frames of 2 people"."""
+    text = f"{frames} {'frame' if frames == 1 else 'frames'}"
+    return f"{text} of {people} people" if people > 1 else text
 
 
-def wrap(text: str, columns: int) -> list[str]:
-    """Break a message into lines; long paths are broken too."""
-    return textwrap.wrap(text, columns) or [""]
-
-
-def draw_error(layout, text: str, columns: int) -> None:
-    """Draw a message in red, one row a line, the sign on the first."""
-    draw_message(layout, text, columns, icon="ERROR", is_alert=True)
-
-
-def draw_message(layout, text: str, columns: int, *, icon: str, is_alert: bool = False) -> None:
-    """Draw a message over as many rows as it needs."""
-    column = layout.column(align=True)
-    column.alert = is_alert
-    column.scale_y = 0.85
-    for i, line in enumerate(wrap(text, columns)):
-        column.label(text=line, icon="BLANK1" if i else icon)
-
-
-def draw_build(layout, build) -> None:
-    """Draw how far a build is, or how it ended."""
-    if not build.is_over:
-        layout.progress(factor=build.fraction, text=build.step or "Starting")
-        layout.label(text=build.line[:90])
-    elif build.error:
-        draw_error(layout, build.error, 110)
-    elif build.is_cancelled:
-        layout.label(text="The build was cancelled; Build Engine goes on where it stopped", icon="INFO")
-    else:
-        layout.label(text="The engine is ready", icon="CHECKMARK")
+def wrap(text: str, room: float, measure: Callable[[str], float] = len) -> list[str]:
+    """Break a message into lines that `measure` finds no wider than `room`; long paths are broken too."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if measure(longer) <= room:
+            lines[-1] = longer
+            continue
+        if lines[-1]:
+            lines.append("")
+        while len(word) > 1 and measure(word) > room:
+            fitting = next((n for n in range(len(word) - 1, 1, -1) if measure(word[:n]) <= room), 1)
+            lines[-1:] = [word[:fitting], ""]
+            word = word[fitting:]
+        lines[-1] = word
+    return lines

@@ -310,3 +310,21 @@ def test_every_job_has_result_files_of_its_own(addon, monkeypatch, tmp_path: Pat
     assert [file.parent for file in files] == [tmp_path / "results" / name for name in (path.stem, f"{path.stem} 2")]
     options = heard(folder)["job"]["options"]
     assert options["resume"] is True and options["cache_dir"] == str(tmp_path / "results" / ".hyper_mocap_cache")
+
+
+def test_a_message_is_broken_by_the_width_it_is_drawn_with(addon) -> None:
+    import blf
+
+    from addon.ops.build_engine import OFFLINE
+    from addon.ui.drawing import draw_message
+
+    class Column(Layout):
+        def label(self, text: str, icon: str) -> None:
+            self.drawn.append((text, icon))
+
+    layout, preferences = Column(), bpy.context.preferences
+    draw_message(layout, OFFLINE, 200.0, icon="ERROR")
+    blf.size(0, preferences.ui_styles[0].widget.points * preferences.system.ui_scale)
+    assert all(blf.dimensions(0, text)[0] <= 200 for text, _icon in layout.drawn)
+    assert " ".join(text for text, _icon in layout.drawn) == OFFLINE
+    assert [icon for _text, icon in layout.drawn] == ["ERROR"] + ["BLANK1"] * (len(layout.drawn) - 1)
