@@ -71,8 +71,9 @@ class PlantOptions:
     """rad that a knee may bend backward, or farther backward than it did."""
     turn_acceleration: float = 12.0
     """rad/s^2 of the corrections."""
-    trans_acceleration: float = 0.6
-    """m/s^2 of the corrections."""
+    trans_acceleration: tuple[float, float, float] = (0.6, 0.6, 0.3)
+    """m/s^2 of the corrections; depth last: the picture hardly resists there, and with every step the body would
+    swing away from the foot it stands on."""
     iterations: int = 4
     window_frames: int = 240
     margin_frames: int = 40
@@ -168,7 +169,7 @@ def _solve(window: _Window, options: PlantOptions) -> tuple[Tensor, Tensor]:
     D = len(slack)
     bend = difference_band(window.times, order=2) / REFERENCE_STEP  # [N, 3]
     stiff = torch.full((D,), options.turn_acceleration**-2, dtype=torch.float64)
-    stiff[-3:] = options.trans_acceleration**-2
+    stiff[-3:] = stiff.new_tensor(options.trans_acceleration) ** -2
     next1, next2 = (torch.diag_embed(bend[:, k, None] * stiff) for k in (1, 2))
     own = torch.diag_embed(slack**-2 + bend[:, :1] * stiff)
     total = torch.zeros(N, D, dtype=torch.float64)

@@ -168,3 +168,18 @@ def test_one_transform_a_frame_is_as_good_as_one(sliding):
     one = plant_feet(motion, track, CAMERA, BODY, places, R, T)
     many = plant_feet(motion, track, CAMERA, BODY, places, np.repeat(R[None], 120, 0), np.repeat(T[None], 120, 0))
     np.testing.assert_array_equal(one.trans, many.trans)
+
+
+def test_feet_read_too_near_and_too_far_in_turn_do_not_make_the_body_swing():
+    """4 cm off along the view, the other way at every stance: legs give way, the body stays on its path."""
+    motion, track = film(*walk_in_world(150))
+    feet = world_feet(motion)
+    contacts = np.ones((150, 4)) * (np.arange(150) % 30 < 15)[:, None]
+    places = find_places(feet, contacts, track.times, STANDING)
+    sign = np.where(np.arange(150) // 30 % 2, 1, -1)[:, None]
+    places.points[..., 1] += 0.04 * sign * places.planted
+    fixed = plant_feet(motion, track, CAMERA, BODY, places, R, T)
+    error = (fixed.trans - motion.trans)[30:120]
+    held = places.planted[30:120]
+    assert np.abs((world_feet(fixed) - places.points)[30:120][held]).max() < 0.01
+    assert error[:, 2].std() < 0.005
