@@ -57,6 +57,9 @@ class Cameras:
     size: Tensor
     """[B, 2] int64 width, height px."""
 
+    def __getitem__(self, index: Tensor | slice) -> Cameras:
+        return Cameras(self.R[index], self.t[index], self.intrinsics[index], self.size[index])
+
     def to_camera(self, points: Tensor) -> Tensor:
         """World points [B, T, K, 3] -> camera frame."""
         return points @ self.R.transpose(-1, -2) + self.t[:, :, None]

@@ -13,6 +13,7 @@ from torch import Tensor
 from core.body import Body
 from core.perception.blazepose import CROP_SIZE
 from core.perception.roi import Roi, crop_to_image, image_to_crop
+from core.skeleton import KEYPOINT_NAMES
 from core.synth.cameras import project
 from core.synth.degrade import degrade
 from core.synth.figure import Wardrobe, loosen, paint, vertex_normals
@@ -24,6 +25,10 @@ from core.synth.takes import Person, Takes
 HIDDEN_DEPTH = 0.13
 """Metres by which something must lie before a keypoint to hide it (keypoints lie inside the body)."""
 FAR = 1e6
+SHADOWED = [
+    i for i, n in enumerate(KEYPOINT_NAMES) if n.endswith(("heel", "toe", "knee", "hip", "wrist")) or n == "nose"
+]
+"""Keypoints that darken the floor when they are near it."""
 
 
 def render_crops(
@@ -46,6 +51,8 @@ def render_crops(
     pixels = crop_to_image(_crop_grid(takes.points.device).reshape(-1, 2), roi)
     pixels = pixels.reshape(B, CROP_SIZE, CROP_SIZE, 2)
     back = sample_background(takes.backgrounds, _steady(pixels, takes, frame), takes.cameras.size.float())
+    if takes.shadow is not None:
+        back = back * (1 - _shadow(takes, frame, pixels))
     for start in range(0, B, chunk):
         part = slice(start, min(start + chunk, B))
         index = torch.arange(part.start, part.stop, device=pixels.device)
@@ -116,6 +123,27 @@ def _steady(pixels: Tensor, takes: Takes, frame: int) -> Tensor:
     back = takes.cameras.R[:, 0] @ takes.cameras.R[:, frame].transpose(-1, -2)
     ray = torch.einsum("bij,bhwj->bhwi", back, ray)
     return ray[..., :2] / ray[..., 2:].clamp_min(0.1) * k[..., :2] + k[..., 2:]
+
+
+def _shadow(takes: Takes, frame: int, pixels: Tensor) -> Tensor:
+    """[B, 1, H, W] how dark the floor is around what of the person is near it, at pixels [B, H, W, 2]."""
+    coarse = pixels[:, 2::4, 2::4]
+    k, R, t = takes.cameras.intrinsics[:, None, None], takes.cameras.R[:, frame], takes.cameras.t[:, frame]
+    ray = torch.cat([(coarse - k[..., 2:]) / k[..., :2], torch.ones_like(coarse[..., :1])], -1)
+    ray = torch.einsum("bji,bhwj->bhwi", R, ray)
+    eye = -torch.einsum("bji,bj->bi", R, t)
+    near = torch.einsum("bji,bkj->bki", R, takes.keypoints[:, frame, SHADOWED] - t[:, None])
+    far = -eye[:, None, None, 1] / ray[..., 1].clamp_max(-1e-3)
+    place = eye[:, None, None, [0, 2]] + far[..., None] * ray[..., [0, 2]]
+    height = near[..., 1].clamp_min(0)
+    width = 0.07 + 0.3 * height
+    light = (ray[..., 1] < -1e-3).to(ray) * takes.shadow[:, None, None]
+    clear = torch.ones_like(far)
+    for i in range(len(SHADOWED)):
+        away = ((place - near[:, i, None, None, [0, 2]]) ** 2).sum(-1)
+        dark = torch.exp(-away / (2 * width[:, i, None, None] ** 2)) * torch.exp(-height[:, i, None, None] / 0.35)
+        clear = clear * (1 - light * dark)
+    return torch.nn.functional.interpolate(1 - clear[:, None], scale_factor=4, mode="bilinear", align_corners=False)
 
 
 def _hidden(takes: Takes, part: slice, frame: int, roi: Roi, depth: Tensor) -> Tensor:

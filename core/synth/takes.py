@@ -14,6 +14,7 @@ from core.synth.figure import Wardrobe, draw_wardrobe
 from core.synth.garments import Patterns, build_patterns, trail_of
 from core.synth.handheld import draw_roll, roll_cameras
 from core.synth.outfits import draw_styles
+from core.synth.places import draw_places
 from core.synth.sampler import Motions, MotionSampler, to_camera
 from core.synth.scene import Lights, draw_backgrounds, draw_lights
 
@@ -33,13 +34,15 @@ class Variety:
     """That hangs."""
     rolling: float = 0.0
     """Cameras that roll (`handheld`)."""
+    places: float = 0.0
+    """Backgrounds in perspective (`places`), with a shadow under the person."""
 
     @property
     def has_garments(self) -> bool:
         return max(self.skirts, self.wide, self.hoods, self.hair) > 0
 
 
-EVERYTHING = Variety(skirts=0.25, wide=0.25, hoods=0.06, hair=0.3, rolling=0.35)
+EVERYTHING = Variety(skirts=0.25, wide=0.25, hoods=0.06, hair=0.3, rolling=0.35, places=0.6)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class Takes:
     contrast, opacity (0 = absent)."""
     patterns: Patterns | None = None
     """Of what hangs, where anything does."""
+    shadow: Tensor | None = None
+    """[B] how dark the floor is under the person, 0..1; None: nowhere."""
 
     def __len__(self) -> int:
         return len(self.points)
@@ -139,6 +144,14 @@ def draw_takes(
 
     keypoints = body.keypoints(person.rotmats, person.betas[:, None], person.trans)
     points = project(keypoints, views.intrinsics)
+    lights = draw_lights(count, generator, device)
+    backgrounds, shadow = draw_backgrounds(count, generator, device, busy=conditions.busy), None
+    if variety.places > 0:
+        rows = torch.nonzero(torch.rand(count, generator=own, device=device) < variety.places).squeeze(1)
+        shadow = torch.zeros(count, device=device)
+        shadow[rows] = 0.6 * torch.rand(len(rows), generator=own, device=device)
+        if len(rows):
+            backgrounds[rows] = draw_places(views[rows], m.pelvis[rows], own)
     patterns = None
     if variety.has_garments:
         patterns = build_patterns(body)
@@ -153,11 +166,12 @@ def draw_takes(
         has_other=has_other,
         keypoints=keypoints,
         points=points,
-        lights=draw_lights(count, generator, device),
-        backgrounds=draw_backgrounds(count, generator, device, busy=conditions.busy),
+        lights=lights,
+        backgrounds=backgrounds,
         lens=draw_lenses(count, generator, device, poor=conditions.poor),
         occluders=_draw_occluders(points, conditions.occluded, generator),
         patterns=patterns,
+        shadow=shadow,
     )
 
 
