@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import bpy
 
+from .scene.lookup import TOKEN
 from .scene.person import PERSON
 from .scene.stage import VIDEO
+from .scene.stature import cameras_beside
 
 
 def scene_figures(scene: bpy.types.Scene) -> list[bpy.types.Object]:
@@ -31,6 +33,18 @@ def chosen_figures(context) -> list[bpy.types.Object]:
 def has_figure(scene: bpy.types.Scene) -> bool:
     """Return whether the scene has a figure; cheap enough for poll."""
     return any(PERSON in obj for obj in scene.objects)
+
+
+def camera_or_none(context) -> bpy.types.Object | None:
+    """Return the camera that was made with the chosen figures; else, as while a job runs, the scene's own or the
+    newest that was made for a video and is to be seen."""
+    figures, camera = chosen_figures(context), context.scene.camera
+    beside = [obj for figure in figures for obj in cameras_beside(figure)]
+    if camera in beside or not beside and camera is not None and TOKEN in camera:
+        return camera
+    made = [obj for obj in context.scene.objects if obj.type == "CAMERA" and TOKEN in obj]
+    seen = [obj for obj in beside or made if obj.visible_get(view_layer=context.view_layer)]
+    return seen[-1] if seen else None
 
 
 def hide_figures(layer: bpy.types.ViewLayer, video: str) -> list[str]:

@@ -10,6 +10,7 @@ NAMES = (
     "recover_motion",
     "choose_people",
     "cancel_job",
+    "look_through_camera",
     "dismiss",
     "build_engine",
     "cancel_build",

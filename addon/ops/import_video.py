@@ -34,6 +34,11 @@ class HYPER_MOCAP_OT_import_video(bpy.types.Operator, ImportHelper):
         """Needs a scene."""
         return context.scene is not None
 
+    def invoke(self, context, event):
+        """Ask for the file; where nothing is animated yet, propose the clip's frame rate for the scene."""
+        self.use_frame_rate = not bpy.data.actions
+        return ImportHelper.invoke(self, context, event)
+
     def execute(self, context):
         """Load the clip and store what it says."""
         path = Path(bpy.path.abspath(self.filepath))

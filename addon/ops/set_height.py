@@ -60,9 +60,10 @@ class HYPER_MOCAP_OT_set_height(bpy.types.Operator):
     def invoke(self, context, event):
         """Ask, starting from the height it has."""
         figure = figure_or_none(context)
-        if figure is not None and height_of(figure) > 0:
-            self.height = height_of(figure)
-        return context.window_manager.invoke_props_dialog(self)
+        if figure is None or height_of(figure) <= 0:
+            return self.execute(context)  # which says why it cannot be
+        self.height = height_of(figure)
+        return context.window_manager.invoke_props_dialog(self, title=f"Height of {figure.name}")
 
     def execute(self, context):
         """Scale the figure, and what goes along."""

@@ -7,7 +7,7 @@ from bpy.props import BoolProperty, FloatProperty
 
 from ..errors import AddonError
 from ..figures import chosen_figures
-from ..scene.smoothing import Smoothing, smooth_figure
+from ..scene.smoothing import STRENGTH, Smoothing, smooth_figure
 from .polling import has_idle_figure
 
 
@@ -51,6 +51,13 @@ class HYPER_MOCAP_OT_smooth_motion(bpy.types.Operator):
     def poll(cls, context) -> bool:
         """Needs a figure and no running job."""
         return has_idle_figure(cls, context)
+
+    def invoke(self, context, event):
+        """Ask, starting from the strength the figure was smoothed with last."""
+        strengths = [figure[STRENGTH] for figure in chosen_figures(context) if STRENGTH in figure]
+        if strengths:
+            self.seconds = strengths[0]
+        return context.window_manager.invoke_props_dialog(self)
 
     def execute(self, context):
         """Smooth every chosen figure."""

@@ -163,6 +163,8 @@ class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
             facts.label(text=f"{format_frames(status.frames, len(status.figures))} are there", icon="ACTION")
         elif status.total > 1:
             facts.label(text=f"{status.done} of {status.total} frames seen", icon="HIDE_OFF")
+        if status.frames:
+            layout.operator("hyper_mocap.look_through_camera", icon="VIEW_CAMERA")
         if session.silent_s > SILENCE_SECONDS:
             text = f"The engine has said nothing for {format_duration(session.silent_s)}"
             draw_message(layout, text, _room(context), icon="QUESTION")
@@ -235,6 +237,8 @@ class HYPER_MOCAP_PT_result(_Tab, bpy.types.Panel):
     def draw(self, context) -> None:
         """Draw smoothing, export, and loading of earlier results."""
         layout = self.layout
+        if not runtime.is_running:  # then it stands beside the progress
+            layout.operator("hyper_mocap.look_through_camera", icon="VIEW_CAMERA")
         row = layout.row(align=True)
         row.operator("hyper_mocap.smooth_motion", icon="SMOOTHCURVE")
         row.operator("hyper_mocap.compare_smoothing", text="", icon="ARROW_LEFTRIGHT")

@@ -328,3 +328,84 @@ def test_a_message_is_broken_by_the_width_it_is_drawn_with(addon) -> None:
     assert all(blf.dimensions(0, text)[0] <= 200 for text, _icon in layout.drawn)
     assert " ".join(text for text, _icon in layout.drawn) == OFFLINE
     assert [icon for _text, icon in layout.drawn] == ["ERROR"] + ["BLANK1"] * (len(layout.drawn) - 1)
+
+
+def context_with(**others) -> SimpleNamespace:
+    """What operators read of the context, and stand-ins for what only a window has."""
+    names = ("scene", "view_layer", "selected_objects", "active_object")
+    return SimpleNamespace(**{name: getattr(bpy.context, name) for name in names}, **others)
+
+
+def asked(operator: str, **before) -> tuple[set, SimpleNamespace]:
+    """Invoke an operator's class by hand: what it returned, and itself with what it was told and asked."""
+    module = importlib.import_module(f"addon.ops.{operator}")
+    [cls] = [value for name, value in vars(module).items() if name.endswith(f"_OT_{operator}")]
+    it = SimpleNamespace(**before, title="", reports=[], execute=lambda _context: {"CANCELLED"})
+    manager = SimpleNamespace(invoke_props_dialog=lambda it, title="": (setattr(it, "title", title), {"ASKED"})[1])
+    return cls.invoke(it, context_with(window_manager=manager), None), it
+
+
+def test_the_viewport_looks_through_the_figures_camera_and_back(addon, monkeypatch, tmp_path: Path) -> None:
+    from addon.ops.look_through_camera import HYPER_MOCAP_OT_look_through_camera as Look
+
+    class Space(SimpleNamespace):
+        use_local_camera = False
+
+        @property
+        def camera(self):
+            return bpy.context.scene.camera
+
+    def press() -> str:
+        messages = []
+        context = context_with(area=SimpleNamespace(type="VIEW_3D"), space_data=space)
+        if not Look.poll.__func__(SimpleNamespace(poll_message_set=messages.append), context):
+            return messages[0]
+        assert Look.execute(None, context) == {"FINISHED"}
+        return space.region_3d.view_perspective
+
+    space = Space(region_3d=SimpleNamespace(view_perspective="PERSP"))
+    scene = bpy.context.scene
+    scene.camera = own = bpy.data.objects.new("Own", bpy.data.cameras.new("Own"))
+    scene.collection.objects.link(own)
+    assert "There is no camera" in press() and not bpy.ops.hyper_mocap.look_through_camera.poll()
+    support.use_engine(monkeypatch, tmp_path, frames=8)
+    support.import_clip(tmp_path, frames=8)
+    support.recover()
+    first = scene.camera
+    scene.camera = own
+    assert press() == "CAMERA" and scene.camera == first != own
+    assert press() == "PERSP"
+    support.recover()
+    second = scene.camera
+    assert press() == "CAMERA" and scene.camera == second != first
+    bpy.data.collections[first.users_collection[0].name].hide_viewport = False
+    bpy.ops.object.select_all(action="DESELECT")
+    scene.camera = own
+    assert press() == "CAMERA" and scene.camera == second, "the one that is to be seen"
+
+
+def test_smoothing_and_height_are_asked_for(addon, monkeypatch, tmp_path: Path) -> None:
+    support.use_engine(monkeypatch, tmp_path, frames=16, people=2)
+    support.import_clip(tmp_path, frames=16)
+    support.recover()
+    answer, it = asked("smooth_motion", seconds=0.2)
+    assert (answer, it.seconds) == ({"ASKED"}, 0.2)
+    bpy.ops.hyper_mocap.smooth_motion(seconds=0.35)
+    assert asked("smooth_motion", seconds=0.2)[1].seconds == pytest.approx(0.35)
+    answer, it = asked("set_height", height=0.0)
+    assert (answer, it.title) == ({"ASKED"}, "Height of Person 1") and 1.0 < it.height < 2.5
+    bpy.ops.object.select_all(action="DESELECT")
+    bpy.context.view_layer.objects.active = None
+    assert asked("set_height", height=0.0)[0] == {"CANCELLED"}, "of two, nobody is meant: nothing to ask"
+
+
+def test_an_empty_file_is_offered_the_clips_frame_rate(addon) -> None:
+    from addon.ops.import_video import HYPER_MOCAP_OT_import_video as Import
+
+    for is_animated in (False, True):
+        if is_animated:
+            bpy.data.actions.new("Walk")
+        it = SimpleNamespace(use_frame_rate=is_animated)
+        manager = SimpleNamespace(fileselect_add=lambda _operator: None)
+        assert Import.invoke(it, context_with(window_manager=manager), None) == {"RUNNING_MODAL"}
+        assert it.use_frame_rate is not is_animated
