@@ -75,6 +75,19 @@ def test_configuration_is_respected():
     assert not torch.equal(moving.R[:, 0], moving.R[:, -1])
 
 
+def test_a_share_of_the_cameras_looks_down_from_above():
+    pelvis = walk(2000, 2)
+    down = {}
+    for above in (0.0, 0.3):
+        cameras = sample_cameras(pelvis, torch.Generator().manual_seed(5), CameraConfig(above=above, truncated=0.0))
+        down[above] = np.degrees(np.arcsin(-cameras.R[:, 0, 2, 1].double().numpy()))
+        px = project(cameras.to_camera(pelvis[:, :, None]), cameras.intrinsics)
+        inside = ((px > 0) & (px < cameras.size[:, None, None])).all(-1).float().mean()
+        assert inside > 0.97
+    steep = {share: ((angles > 25) & (angles < 75)).mean() for share, angles in down.items()}
+    assert steep[0.3] - steep[0.0] == pytest.approx(0.29, abs=0.04)
+
+
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 0.95])
 def test_filtered_noise_is_the_recursion(correlation):
     white = torch.randn((3, 37, 2), generator=torch.Generator().manual_seed(4), dtype=torch.float64)

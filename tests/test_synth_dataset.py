@@ -17,7 +17,7 @@ from core.rotation import axis_angle_to_matrix, quaternion_to_matrix
 from core.skeleton import KEYPOINT_NAMES
 from core.synth.cameras import CameraConfig, project
 from core.synth.dataset import DatasetConfig, make_dataset, roi_of, sampler_config, shard_seed
-from core.synth.degrade import Lens, degrade, draw_lenses
+from core.synth.degrade import Lens, degrade, dim_lenses, draw_lenses
 from core.synth.figure import SKIN, draw_wardrobe, garment_at
 from core.synth.format import CLIP_FIELDS, FRAME_FIELDS, clips_of, join_shards, read_shard, read_shards, write_shard
 from core.synth.render import render_crops
@@ -44,7 +44,7 @@ def clean_lens(count):
 
 @pytest.fixture(scope="module")
 def takes(body):
-    motions = MotionSampler(small_bank(), body, config=sampler_config("train", 3))
+    motions = MotionSampler(small_bank(), body, config=replace(sampler_config("train", 3), handed=0.0))
     still = CameraConfig(handheld=0.0, following=0.0, truncated=0.0)
     alone = replace(CONDITIONS["hard"], occluded=0.0, accompanied=0.0, variety=Variety())
     drawn = draw_takes(motions, 3, 3, torch.Generator().manual_seed(4), cameras=still, conditions=alone)
@@ -144,6 +144,17 @@ def test_motion_blur_runs_along_the_motion():
     found = degrade(crops, lens, torch.full((1,), 500.0), torch.tensor([[12.0, 0.0]]), torch.Generator())[0, 0]
     rows, columns = torch.nonzero(found > 0.02, as_tuple=True)
     assert rows.max() - rows.min() <= 2 and 8 <= columns.max() - columns.min() <= 16
+
+
+def test_low_light_is_dark_noisy_and_in_its_share():
+    plain = draw_lenses(1000, torch.Generator().manual_seed(0), poor=0.0)
+    lens = dim_lenses(plain, torch.Generator().manual_seed(1), share=0.2)
+    is_dim = lens.gain != plain.gain
+    assert is_dim.float().mean() == pytest.approx(0.2, abs=0.04)
+    assert lens.gain[is_dim].max() < 0.6 < plain.gain.min()
+    assert lens.noise[is_dim].mean() > 2 * plain.noise.mean()
+    for name in ("gain", "noise", "shutter", "cast", "jpeg"):
+        assert torch.equal(getattr(lens, name)[~is_dim], getattr(plain, name)[~is_dim])
 
 
 def test_clothes_lie_where_they_should(body):

@@ -44,6 +44,9 @@ class CameraConfig:
     handheld: float = 0.35
     following: float = 0.3
     """Shares of clips whose camera shakes, and whose camera pans after the person; a clip can do both."""
+    above: float = 0.0
+    """Share of clips seen from far above: the camera looks down by above_deg."""
+    above_deg: tuple[float, float] = (28.0, 62.0)
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,12 @@ def sample_cameras(pelvis: Tensor, generator: torch.Generator, config: CameraCon
     flat_centre = centre * torch.tensor([1.0, 0.0, 1.0], device=device)
     eye = flat_centre + sideways * distance[:, None]
     eye[:, 1] = tall
+    if config.above > 0:
+        is_above = uniform(0, 1) < config.above
+        steep = torch.deg2rad(uniform(*config.above_deg))
+        over = flat_centre + sideways * (distance * torch.cos(steep))[:, None]
+        over[:, 1] = centre[:, 1] + distance * torch.sin(steep)
+        eye = torch.where(is_above[:, None], over, eye)
     # aim so that the person lies off the middle by a share of the free room
     view = torch.stack([width, height], -1) / focal[:, None] * distance[:, None]
     person = torch.stack([torch.full_like(distance, 0.8), torch.full_like(distance, 1.8)], -1)

@@ -6,7 +6,7 @@ Batched torch on crops [B, 3, S, S] of display values 0..1. A `Lens` holds the n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -58,6 +58,24 @@ def draw_lenses(
         cast=1 + uniform(-0.1, 0.1, 3),
         noise=sometimes(0.6, 0.004, 0.05) * keep,
         jpeg=sometimes(0.6, 0.01, 0.12) * keep,
+    )
+
+
+def dim_lenses(lens: Lens, generator: torch.Generator, *, share: float) -> Lens:
+    """A share of lenses [B] in low light: dark, noisy, smeared, tinted."""
+    r = torch.rand((len(lens.gain), 6), generator=generator, device=lens.gain.device)
+    is_dim = r[:, 0] < share
+    warmth = (r[:, 4:5] - 0.4) * torch.tensor([0.5, 0.05, -0.5], device=r.device)
+
+    def where(dim: Tensor, plain: Tensor) -> Tensor:
+        return torch.where(is_dim.view(-1, *([1] * (plain.dim() - 1))), dim, plain)
+
+    return replace(
+        lens,
+        gain=where(0.18 + 0.37 * r[:, 1], lens.gain),
+        noise=where(0.008 + 0.05 * r[:, 2] ** 2, lens.noise),
+        shutter=where(0.3 + 0.6 * r[:, 3], lens.shutter),
+        cast=where(lens.cast * (1 + warmth), lens.cast),
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.body import Body
 from core.synth.cameras import CameraConfig, Cameras, project, sample_cameras
-from core.synth.degrade import Lens, draw_lenses
+from core.synth.degrade import Lens, dim_lenses, draw_lenses
 from core.synth.figure import Wardrobe, draw_wardrobe
 from core.synth.garments import Patterns, build_patterns, trail_of
 from core.synth.handheld import draw_roll, roll_cameras
@@ -36,13 +36,17 @@ class Variety:
     """Cameras that roll (`handheld`)."""
     places: float = 0.0
     """Backgrounds in perspective (`places`), with a shadow under the person."""
+    above: float = 0.0
+    """Seen from far above (`CameraConfig.above`)."""
+    dim: float = 0.0
+    """In low light."""
 
     @property
     def has_garments(self) -> bool:
         return max(self.skirts, self.wide, self.hoods, self.hair) > 0
 
 
-EVERYTHING = Variety(skirts=0.25, wide=0.25, hoods=0.06, hair=0.3, rolling=0.35, places=0.6)
+EVERYTHING = Variety(skirts=0.25, wide=0.25, hoods=0.06, hair=0.3, rolling=0.35, places=0.6, above=0.15, dim=0.12)
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,9 @@ def draw_takes(
 ) -> Takes:
     """Draw `count` takes of `frames` frames; `cameras` default to the conditions' share of truncated ones."""
     cameras = cameras or CameraConfig(truncated=conditions.truncated)
-    body, device = motions.body, motions.device
     variety = conditions.variety if motions.for_training else Variety()
+    cameras = replace(cameras, above=max(cameras.above, variety.above))
+    body, device = motions.body, motions.device
     own = torch.Generator(device)
     if variety != Variety():
         own.manual_seed(int(torch.randint(1 << 62, (1,), generator=generator, device=device)))
@@ -152,6 +157,9 @@ def draw_takes(
         shadow[rows] = 0.6 * torch.rand(len(rows), generator=own, device=device)
         if len(rows):
             backgrounds[rows] = draw_places(views[rows], m.pelvis[rows], own)
+    lens = draw_lenses(count, generator, device, poor=conditions.poor)
+    if variety.dim > 0:
+        lens = dim_lenses(lens, own, share=variety.dim)
     patterns = None
     if variety.has_garments:
         patterns = build_patterns(body)
@@ -168,7 +176,7 @@ def draw_takes(
         points=points,
         lights=lights,
         backgrounds=backgrounds,
-        lens=draw_lenses(count, generator, device, poor=conditions.poor),
+        lens=lens,
         occluders=_draw_occluders(points, conditions.occluded, generator),
         patterns=patterns,
         shadow=shadow,

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from core.synth.cameras import CameraConfig
 from core.synth.motion import MotionBank
 from core.synth.noise import NoiseModel
 from core.synth.replay import RecordedErrors
@@ -25,7 +26,8 @@ UNSEEN_POSES = {"in_parts": 0.5, "wobbled": 0.6, "wobble_deg": 20.0, "handed": 0
 """An hour of motion is soon known by heart (67 mm on its own subjects against 93 on others), so half of it is taken
 apart and put together anew, and some hands are put on the body or before it."""
 ROLLING_SHARE = 0.25
-"""Share of generated training sequences seen by a camera that rolls."""
+ABOVE_SHARE = 0.12
+"""Shares of generated training sequences seen by a camera that rolls, and from far above."""
 REPLAYED_SHARE = 0.6
 """Share of generated sequences with the detector's recorded errors, once there are any."""
 REPLAYED_TILT_DEG = 15.0
@@ -37,6 +39,10 @@ OTHER_RATE_SHARE = 0.3
 NEIGHBOURS = 0.3
 SPACING = (0.45, 1.3)
 """Recordings at 23 to 66 frames a second, by relabelling the times of a sequence."""
+
+
+def _varied() -> SamplerConfig:
+    return SamplerConfig(rolling=ROLLING_SHARE, cameras=CameraConfig(above=ABOVE_SHARE), **UNSEEN_POSES)
 
 
 class GeneratedSource:
@@ -56,7 +62,7 @@ class GeneratedSource:
     ):
         """`recorded` may still be empty, and grow."""
         noise = NoiseModel(device=device)
-        upright = SamplerConfig(rolling=ROLLING_SHARE, **UNSEEN_POSES) if split == "train" else SamplerConfig()
+        upright = _varied() if split == "train" else SamplerConfig()
         tumbling = replace(upright, **TUMBLING)
         self.upright = KeypointSampler(bank, body, noise, split=split, config=upright, seed=seed)
         self.tumbling = KeypointSampler(bank, body, noise, split=split, config=tumbling, seed=seed + 1)
