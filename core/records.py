@@ -6,7 +6,7 @@ Camera frame: x right, y down, z forward. World frame: z up, floor at z = 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -68,6 +68,12 @@ class Track:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+
+def cut_track(track: Track, span: slice) -> Track:
+    """Some frames of a track."""
+    of_frames = ("frames", "times", "keypoints", "landmarks3d", "features", "confidence", "boxes")
+    return replace(track, **{name: getattr(track, name)[span] for name in of_frames})
 
 
 @dataclass

@@ -14,7 +14,7 @@ from core.body import load_body
 from core.models.checkpoint import load_network
 from core.models.config import LifterConfig
 from core.models.lifter import Lifted
-from core.records import Camera, Track
+from core.records import Camera, Track, cut_track
 from core.recover import hyperbolic, readings
 from core.recover.jumps import GROUPS, find_blends, find_jumps
 from core.recover.readings import ReadingOptions, exchange_groups, settle_readings
@@ -159,7 +159,7 @@ def test_exchange_groups_twice_is_nothing(track):
 
 
 def test_cut_track_keeps_frames_and_times_together(track):
-    part = readings.cut_track(track, slice(10, 20))
+    part = cut_track(track, slice(10, 20))
     assert len(part) == 10 and part.frames[0] == 10 and part.times[0] == track.times[10]
 
 

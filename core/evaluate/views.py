@@ -18,8 +18,7 @@ from core.evaluate.footage import motion_keypoints
 from core.evaluate.measure import LIMB_KEYPOINTS, detector_keypoints, keypoint_errors
 from core.evaluate.rig import RigCamera, read_rig
 from core.evaluate.triangulate import Reference, find_reference
-from core.records import Camera, CameraMotion, Track
-from core.recover.readings import cut_track
+from core.records import Camera, CameraMotion, Track, cut_track
 from core.video import VideoReader
 
 Recover = Callable[[Track, Camera], CameraMotion]

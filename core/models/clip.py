@@ -154,8 +154,9 @@ def _chunks(
         if meshed[-1] != len(frames) - 1:
             meshed = torch.cat((meshed, meshed.new_tensor([len(frames) - 1])))
         mids = frames[meshed]
-        mesh = net.recover(lifted, features, torch.zeros_like(mids), mids, vertex_ids)
         rotmats = None
         if lifted.rotations6d is not None:
             rotmats = net.turned_rotations(lifted, torch.zeros_like(frames), frames)
+        of_meshed = None if rotmats is None else rotmats[meshed]
+        mesh = net.recover(lifted, features, torch.zeros_like(mids), mids, vertex_ids, of_meshed)
         yield Chunk(start, lifted.joints[0, frames], rotmats, meshed, mesh)

@@ -123,12 +123,17 @@ class HyperbolicNet(nn.Module):
         offsets = torch.arange(-half, self.config.window - half, device=mids.device)
         return (mids[:, None] + offsets).clamp(0, count - 1)
 
-    def start_mesh(self, lifted: Lifted, sequences: Tensor, mids: Tensor) -> Tensor:
-        """M_0 [B, V', 3] of the frames (sequences [B], mids [B]); no gradient goes back through it."""
+    def start_mesh(self, lifted: Lifted, sequences: Tensor, mids: Tensor, rotmats: Tensor | None = None) -> Tensor:
+        """M_0 [B, V', 3] of the frames (sequences [B], mids [B]); no gradient goes back through it.
+
+        rotmats: their `turned_rotations`, where these are known.
+        """
         if self.config.mesh_start == "nearest_joint":
             return take_frames(lifted.joints.detach(), sequences, mids).index_select(1, self.nearest_joint)
         betas = take_frames(lifted.betas.detach(), sequences, mids)
-        return self.skin_coarse(self.turned_rotations(lifted, sequences, mids), betas)
+        if rotmats is None:
+            rotmats = self.turned_rotations(lifted, sequences, mids)
+        return self.skin_coarse(rotmats, betas)
 
     def turned_rotations(self, lifted: Lifted, sequences: Tensor, mids: Tensor) -> Tensor:
         """Local rotations [B, J, 3, 3] of the frames, bones pointing as P3D does; no gradient goes back."""
@@ -156,7 +161,13 @@ class HyperbolicNet(nn.Module):
         return (matrices @ rest[..., None])[..., 0] + offsets
 
     def recover(
-        self, lifted: Lifted, features: Tensor, sequences: Tensor, mids: Tensor, vertex_ids: Tensor | None = None
+        self,
+        lifted: Lifted,
+        features: Tensor,
+        sequences: Tensor,
+        mids: Tensor,
+        vertex_ids: Tensor | None = None,
+        rotmats: Tensor | None = None,
     ) -> Recovered:
         """Meshes of B frames.
 
@@ -165,6 +176,7 @@ class HyperbolicNet(nn.Module):
             features: F [S, N, feature_dim], zeros where there is none.
             sequences, mids: [B] which sequence, and which of its frames is t*.
             vertex_ids: only these rows of the full mesh.
+            rotmats: `turned_rotations` of the B frames, where these are known.
         """
         # The mesh's error must not move the joints: while the mesh is young it would pull each joint into the middle
         # of its skin. The lifter still learns from the mesh through its frame summaries.
@@ -180,7 +192,7 @@ class HyperbolicNet(nn.Module):
         f, E_m = self.prior(P3D, F, summary)
         P = take_frames(joints, sequences, mids)
         with torch.autocast(features.device.type, enabled=False):
-            M_0 = self.start_mesh(lifted, sequences, mids)
+            M_0 = self.start_mesh(lifted, sequences, mids, rotmats)
         X_pose = None if self.hpo is None else self.hpo(M_0, P, f, c)
         X_motion = None if self.hmo is None else self.hmo(M_0, E_m, f, c)
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 metres would be rounded to millimetres

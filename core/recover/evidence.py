@@ -62,13 +62,8 @@ def read_evidence(track: Track, camera: Camera) -> Evidence:
     upright in the crop, whatever the camera's pitch (measured on renderings: its error in a trunk's angle is about
     the pitch). The camera is taken as level for the same reason.
     """
-    keypoints = torch.from_numpy(np.nan_to_num(track.keypoints.astype(np.float64)))
-    centre = torch.tensor([camera.cx, camera.cy], dtype=torch.float64)
-    focal = torch.tensor([camera.fx, camera.fy], dtype=torch.float64)
-    rays = (keypoints[..., :2] - centre) / focal
-    presence = torch.from_numpy(np.nan_to_num(track.confidence.astype(np.float64)))
-    confidence = ((keypoints[..., 2] - DOUBTED_CONFIDENCE) / (1 - DOUBTED_CONFIDENCE)).clamp(0, 1)
-    confidence = confidence * (presence > 0)[:, None] * _inside(keypoints, camera)
+    keypoints, rays = read_keypoints(track, camera)
+    confidence = read_belief(keypoints, track) * _inside(keypoints, camera)
     landmarks = torch.from_numpy(np.nan_to_num(track.landmarks3d.astype(np.float64)))
     hips = [KEYPOINT_NAMES.index("left_hip"), KEYPOINT_NAMES.index("right_hip")]
     points = torch.einsum("nab,nkb->nka", _turn_to_ray(rays[:, hips, 0].mean(1)), landmarks)
@@ -76,6 +71,21 @@ def read_evidence(track: Track, camera: Camera) -> Evidence:
     times = torch.from_numpy(track.times.astype(np.float64))
     upright = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64).expand(len(rays), 3)
     return assemble_evidence(times, rays, confidence, points, usable, upright)
+
+
+def read_keypoints(track: Track, camera: Camera) -> tuple[Tensor, Tensor]:
+    """A track's keypoints [N, K, 3] (px, px, confidence; 0 for what is no number), and the rays (u - c) / f to them
+    [N, K, 2]."""
+    keypoints = torch.from_numpy(np.nan_to_num(track.keypoints.astype(np.float64)))
+    centre = torch.tensor([camera.cx, camera.cy], dtype=torch.float64)
+    focal = torch.tensor([camera.fx, camera.fy], dtype=torch.float64)
+    return keypoints, (keypoints[..., :2] - centre) / focal
+
+
+def read_belief(keypoints: Tensor, track: Track) -> Tensor:
+    """Weights [N, K] 0..1 of keypoints [N, K, 3] by their confidence: 0 where that is low or nobody was seen."""
+    seen = torch.from_numpy(np.nan_to_num(track.confidence) > 0)
+    return ((keypoints[..., 2] - DOUBTED_CONFIDENCE) / (1 - DOUBTED_CONFIDENCE)).clamp(0, 1) * seen[:, None]
 
 
 def _turn_to_ray(across: Tensor) -> Tensor:

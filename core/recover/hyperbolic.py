@@ -28,6 +28,7 @@ from core.models.hyperbolic import HyperbolicNet
 from core.protocol import REFINES_BY_DEFAULT
 from core.records import Camera, CameraMotion, Track
 from core.recover.between import carry_between
+from core.recover.evidence import read_belief, read_keypoints
 from core.recover.mesh_fit import fit_rotations, fit_shape, spread_vertices
 from core.recover.readings import Settled, settle_readings
 from core.recover.refine import carry_on
@@ -47,7 +48,6 @@ SHAPE_SHARE = 0.3
 """Of the meshes' shape, the rest being the average body's. Meshes average over poses that cannot be told apart, which
 makes limbs short and people small: on rendered validation clips the whole of it was off by 124 mm of height and 2.5 %
 of proportions, this share by 85 and 1.8 (the average body: 77 and 1.9), with joints no farther off."""
-DOUBTED_CONFIDENCE = 0.1
 CONTEXT = 96
 """Frames before a chunk that its root is solved with."""
 NETWORK_SHARE = 0.7
@@ -222,13 +222,8 @@ class _RootPlacer:
 
     def __init__(self, track: Track, camera: Camera, body):
         self.track, self.body = track, body
-        xy = torch.from_numpy(np.nan_to_num(track.keypoints.astype(np.float64)))
-        centre = torch.tensor([camera.cx, camera.cy], dtype=torch.float64)
-        focal = torch.tensor([camera.fx, camera.fy], dtype=torch.float64)
-        self.rays = (xy[..., :2] - centre) / focal
-        seen = torch.from_numpy(track.confidence.astype(np.float64)) > 0
-        doubted = (xy[..., 2] - DOUBTED_CONFIDENCE) / (1 - DOUBTED_CONFIDENCE)
-        self.confidence = doubted.clamp(0, 1) * seen[:, None]
+        keypoints, self.rays = read_keypoints(track, camera)
+        self.confidence = read_belief(keypoints, track)
         self.times = torch.from_numpy(track.times.astype(np.float64))
         self.rotmats = torch.zeros(0, 24, 3, 3)
         self.points = torch.zeros(0, 25, 3, dtype=torch.float64)

@@ -19,7 +19,8 @@ from torch import Tensor
 from core.models.clip import lift_clip, track_inputs
 from core.models.inputs import HAS_LANDMARK, LANDMARK_XYZ
 from core.models.lifter import Lifter
-from core.records import Camera, Track
+from core.records import Camera, Track, cut_track
+from core.recover.evidence import read_keypoints
 from core.recover.initial import guess_translation
 from core.recover.jumps import GROUPS, MIRROR, find_blends, find_jumps
 from core.skeleton import JOINT_NAMES, KEYPOINT_NAMES
@@ -220,12 +221,9 @@ class _Judge:
 
     def _rays(self, track: Track) -> tuple[Tensor, Tensor]:
         """Rays [n, 12, 2] of the tried keypoints and how sure they are [n, 12]."""
-        keypoints = torch.from_numpy(np.nan_to_num(track.keypoints[:, TRIED_KEYPOINTS].astype(np.float64)))
-        centre = torch.tensor([self.camera.cx, self.camera.cy], dtype=torch.float64)
-        focal = torch.tensor([self.camera.fx, self.camera.fy], dtype=torch.float64)
-        return (keypoints[..., :2] - centre) / focal, keypoints[..., 2] * torch.from_numpy(track.confidence > 0)[
-            :, None
-        ]
+        keypoints, rays = read_keypoints(track, self.camera)
+        sure = keypoints[..., 2] * torch.from_numpy(track.confidence > 0)[:, None]
+        return rays[:, TRIED_KEYPOINTS], sure[:, TRIED_KEYPOINTS]
 
     def settle(self, exchanged: np.ndarray, blends: np.ndarray) -> Settled:
         """The track as decided; blended frames take the reading nearer the motion, or none where it lies between."""
@@ -252,9 +250,3 @@ def _place(joints: Tensor, rays: Tensor, sure: Tensor) -> Tensor:
 def _distances(placed: Tensor, rays: Tensor) -> Tensor:
     """Distances [n, 12] m of placed joints from their rays, in the picture's plane."""
     return (placed[..., :2] - rays * placed[..., 2:]).norm(dim=-1)
-
-
-def cut_track(track: Track, span: slice) -> Track:
-    """Some frames of a track."""
-    of_frames = ("frames", "times", "keypoints", "landmarks3d", "features", "confidence", "boxes")
-    return replace(track, **{name: getattr(track, name)[span] for name in of_frames})
