@@ -4,6 +4,10 @@ mocap      read the source motion file: skeletons, rotations, forward kinematics
 retarget   source skeletons -> the body's 24 joints; motion file written and read
 splits     which mocap subject trains, validates or tests
 cameras    random pinhole cameras, projection, motion of the camera
+handheld   cameras that roll
+hands      arms put on the body and before it
+garments   what hangs on the body: skirts, coat tails, hair; outfits says who wears what
+places     backgrounds in perspective
 raster     batched triangle rasteriser in torch, any device
 appearance clothes, skin, hair, lights, backgrounds, occluders, degradations
 track      the detector in lockstep over many clips

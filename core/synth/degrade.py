@@ -61,8 +61,8 @@ def draw_lenses(
     )
 
 
-def dim_lenses(lens: Lens, generator: torch.Generator, *, share: float) -> Lens:
-    """A share of lenses [B] in low light: dark, noisy, smeared, tinted."""
+def dim_lenses(lens: Lens, generator: torch.Generator, *, share: float, frame_s: float = 1 / 30) -> Lens:
+    """A share of lenses [B] in low light: dark, noisy, smeared over the better part of 1/30 s, tinted."""
     r = torch.rand((len(lens.gain), 6), generator=generator, device=lens.gain.device)
     is_dim = r[:, 0] < share
     warmth = (r[:, 4:5] - 0.4) * torch.tensor([0.5, 0.05, -0.5], device=r.device)
@@ -74,7 +74,7 @@ def dim_lenses(lens: Lens, generator: torch.Generator, *, share: float) -> Lens:
         lens,
         gain=where(0.18 + 0.37 * r[:, 1], lens.gain),
         noise=where(0.008 + 0.05 * r[:, 2] ** 2, lens.noise),
-        shutter=where(0.3 + 0.6 * r[:, 3], lens.shutter),
+        shutter=where((0.3 + 0.6 * r[:, 3]) / (30 * frame_s), lens.shutter),
         cast=where(lens.cast * (1 + warmth), lens.cast),
     )
 

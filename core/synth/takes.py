@@ -159,7 +159,7 @@ def draw_takes(
             backgrounds[rows] = draw_places(views[rows], m.pelvis[rows], own)
     lens = draw_lenses(count, generator, device, poor=conditions.poor)
     if variety.dim > 0:
-        lens = dim_lenses(lens, own, share=variety.dim)
+        lens = dim_lenses(lens, own, share=variety.dim, frame_s=motions.config.frame_s)
     patterns = None
     if variety.has_garments:
         patterns = build_patterns(body)
