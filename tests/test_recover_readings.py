@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from core.recover.jumps import GROUPS, find_blends, find_jumps
 from core.recover.readings import ReadingOptions, exchange_groups, settle_readings
 from core.skeleton import KEYPOINT_MIRROR, KEYPOINT_NAMES
 
+fitting = import_module("core.recover.fit")
 DATA = Path(__file__).with_name("data")
 MIRROR = list(KEYPOINT_MIRROR)
 ARMS, LEGS = 0, 1
@@ -130,8 +132,8 @@ def test_asked_to_stop_it_leaves_the_sides(lifter, track):
     assert settle_readings(lifter, wrong, CAMERA, should_stop=lambda: True).track is wrong
 
 
-def test_of_a_real_man_what_three_other_cameras_say_is_found(lifter):
-    """Which frames the detector named the wrong way round was found by triangulation."""
+def deceived_man() -> tuple[Track, Camera, np.ndarray]:
+    """A real man's track, and the frames [N, 2] that the detector named the wrong way round, by triangulation."""
     with np.load(DATA / "exchanged_sides.npz") as stored:
         data = dict(stored)
     N = len(data["times"])
@@ -145,10 +147,41 @@ def test_of_a_real_man_what_three_other_cameras_say_is_found(lifter):
         confidence=np.ones(N, np.float32),
         boxes=np.zeros((N, 4), np.float32),
     )
-    wrong = data["exchanged"]
+    return track, Camera.from_size(*data["size"].tolist()), data["exchanged"]
+
+
+def test_of_a_real_man_what_three_other_cameras_say_is_found(lifter):
+    track, camera, wrong = deceived_man()
     assert 0.2 < wrong.mean() < 0.4
-    settled = settle_readings(lifter, track, Camera.from_size(*data["size"].tolist()))
+    settled = settle_readings(lifter, track, camera)
     assert (settled.exchanged == wrong).mean() > 0.95
+
+
+def test_the_fit_sees_the_sides_settled():
+    """Hips of a frame that was named the wrong way round."""
+    track, camera, wrong = deceived_man()
+    seen = []
+
+    def read(track: Track, camera: Camera):
+        seen.append(track)
+        raise InterruptedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "read_evidence", read)
+        with pytest.raises(InterruptedError):
+            fitting.fit(track, camera, load_body())
+    sides = [KEYPOINT_NAMES.index(f"{side}_hip") for side in ("left", "right")]
+    middle = np.flatnonzero(wrong.all(1))[len(np.flatnonzero(wrong.all(1))) // 2]
+    np.testing.assert_array_equal(seen[0].keypoints[middle, sides], track.keypoints[middle, sides[::-1]])
+
+
+@pytest.mark.parametrize("content", [None, b"no network"])
+def test_without_a_lifter_the_fit_goes_on_with_the_sides_as_they_are(tmp_path, content):
+    track, camera, _ = deceived_man()
+    weights = tmp_path / "net.safetensors"
+    if content is not None:
+        weights.write_bytes(content)
+    assert fitting.settle_by_lifter(track, camera, weights=weights) is track
 
 
 def test_exchange_groups_twice_is_nothing(track):

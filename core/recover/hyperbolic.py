@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,9 +33,9 @@ from core.recover.readings import Settled, settle_readings
 from core.recover.refine import carry_on
 from core.recover.refine import refine as refine_motion
 from core.recover.root import place_root
+from core.recover.shipped import WEIGHTS
 from core.skeleton import PARENTS
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "hyperbolic.safetensors"
 CHUNK = 32
 MESH_EVERY = {"cpu": 4}
 """Frames from mesh to mesh by device; on others every frame has one."""
