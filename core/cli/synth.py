@@ -1,10 +1,11 @@
-"""`python -m core synth`: the motion bank, rendered training clips, the demo clip, the noise model, sample sheets."""
+"""`python -m core synth`: motion bank, rendered training clips and crops, demo clip, noise model, sample sheets."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -29,18 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--shards", metavar="DIR", help="rendered clips (noise)")
     parser.add_argument("--mocap", metavar="NPZ", nargs="+", help="source motion files (bank)")
-    parser.add_argument("--frames", type=int, default=150_000, help="at least this many (clips)")
+    parser.add_argument("--frames", type=int, default=150_000, help="at least this many (clips, crops)")
     parser.add_argument("--clip-frames", type=int, default=96, help="length of a clip (clips)")
     parser.add_argument("--spacing", type=int, default=1, help="thirtieths of a second from frame to frame (clips)")
     parser.add_argument("--batch", type=int, help="clips in lockstep, one file (clips; default 256, 8 on the CPU)")
-    parser.add_argument("--split", choices=SPLITS, default="train", help="whose motion (clips)")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="whose motion (clips, crops)")
     parser.add_argument(
         "--conditions", choices=("everyday", "hard"), default="everyday", help="of the footage (clips, sheet)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other clips (clips)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (clips)")
-    parser.add_argument("--supersample", type=int, default=2, help="rays along a pixel's side (clips; default 2)")
-    parser.add_argument("--workers", type=int, help="processes (clips; default: one a core, 1 on a GPU)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other clips (clips, crops)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (clips, crops)")
+    parser.add_argument("--supersample", type=int, help="rays along a pixel's side (clips, crops; default 2, 1)")
+    parser.add_argument("--workers", type=int, help="processes (clips, crops; default: one a core, 1 on a GPU)")
     parser.add_argument("--embedding", type=int, help="keep so many projections of the image embedding (clips)")
     parser.add_argument("--out", metavar="DIR", help="folder to write to (noise: default beside the model)")
     parser.add_argument("--bank", default=str(BANK), metavar="NPZ", help=f"the motion bank (default: {BANK})")
@@ -100,15 +101,10 @@ def _clips(args: argparse.Namespace) -> int:
         spacing=args.spacing,
         batch=args.batch or (256 if is_gpu else 8),
         seed=args.seed,
-        supersample=args.supersample,
+        supersample=args.supersample or 2,
         embedding_size=args.embedding,
     )
-    started = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        rate = done / max(time.monotonic() - started, 1e-9)
-        args.console.bar("Rendering clips", done / total, f"{done} of {total} frames, {rate:.0f} a second")
-
+    started, show = time.monotonic(), _rate_bar(args, "Rendering clips", "frames")
     workers = min(args.workers or (os.cpu_count() or 1 if device.type == "cpu" else 1), config.shards)
     if workers > 1:
         make_dataset_in_parallel(args.out, args.bank, config=config, workers=workers, on_progress=show)
@@ -121,6 +117,37 @@ def _clips(args: argparse.Namespace) -> int:
     seconds = time.monotonic() - started
     args.console.line(f"{config.shards} files in {args.out} after {seconds:.0f} s")
     return DONE
+
+
+def _crops(args: argparse.Namespace) -> int:
+    from core.device import choose_device
+    from core.synth.crops import CropConfig, make_crops
+    from core.synth.motion import read_bank
+    from core.synth.workers import make_crops_in_parallel
+
+    if not args.out:
+        raise InputError("crops need --out DIR")
+    device = torch.device(choose_device(args.device))
+    config = CropConfig(split=args.split, count=args.frames, seed=args.seed, supersample=args.supersample or 1)
+    started, show = time.monotonic(), _rate_bar(args, "Rendering crops", "crops")
+    workers = min(args.workers or (os.cpu_count() or 1 if device.type == "cpu" else 1), config.shards)
+    if workers > 1:
+        make_crops_in_parallel(args.out, args.bank, config=config, workers=workers, on_progress=show)
+    else:
+        bank, body = read_bank(args.bank), load_body(device=device)
+        make_crops(args.out, bank, body, config=config, device=device, on_progress=show)
+    args.console.line(f"{config.shards} files in {args.out} after {time.monotonic() - started:.0f} s")
+    return DONE
+
+
+def _rate_bar(args: argparse.Namespace, title: str, unit: str) -> Callable[[int, int], None]:
+    started = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - started, 1e-9)
+        args.console.bar(title, done / total, f"{done} of {total} {unit}, {rate:.0f} a second")
+
+    return show
 
 
 def _noise(args: argparse.Namespace) -> int:
@@ -186,6 +213,7 @@ def _sheet(args: argparse.Namespace) -> int:
 
 COMMANDS = {
     "clips": (_clips, "render training clips and run the detector over them"),
+    "crops": (_crops, "render single crops with their truth, to tune the landmark network on"),
     "noise": (_noise, "fit the noise model to rendered clips"),
     "sheet": (_sheet, "draw a sample sheet of rendered frames"),
     "bank": (_bank, "retarget a mocap file to the body's joints"),

@@ -147,7 +147,7 @@ def make_shard(
             takes, t, roi, motions.body, generator, chunk=config.chunk, supersample=config.supersample
         )
         row, next_roi, lost = read_crops(detector, crops, roi, takes, t, projection)
-        row["hidden"] = hidden.to(torch.uint8) + 2 * _outside(takes, t).to(torch.uint8)
+        row["hidden"] = hidden.to(torch.uint8) + 2 * outside_image(takes, t).to(torch.uint8)
         row["restarted"] = restarted
         for name, value in row.items():
             frames.setdefault(name, []).append(value)
@@ -164,8 +164,8 @@ def make_shard(
     return _arrays(takes, stacked, bank, config, seed)
 
 
-def shard_seed(config: DatasetConfig, number: int) -> int:
-    """Seed of one shard; splits and runs do not share any."""
+def shard_seed(config, number: int) -> int:
+    """Seed of one shard of a configuration with `split` and `seed`; splits and runs do not share any."""
     split = {"train": 0, "validation": 1, "test": 2}[config.split]
     return (config.seed * 4 + split) * 1_000_003 + number
 
@@ -218,7 +218,8 @@ def first_roi(takes: Takes, frame: int, generator: torch.Generator) -> Roi:
     )
 
 
-def _outside(takes: Takes, frame: int) -> Tensor:
+def outside_image(takes: Takes, frame: int) -> Tensor:
+    """[B, 25] bool: the keypoint lies outside the image."""
     points, size = takes.points[:, frame], takes.cameras.size[:, None]
     return ((points < 0) | (points >= size)).any(-1)
 
