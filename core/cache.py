@@ -109,6 +109,15 @@ class Cache:
             yield start, stop, arrays
             expected = stop
 
+    def length(self, row: str) -> int:
+        """Return how far the row's chunks reach from 0 on without a gap, by their names: none of them is read."""
+        reached = 0
+        for start, stop, _ in self._chunks(row):
+            if start != reached:
+                break
+            reached = stop
+        return reached
+
     def truncate(self, row: str, length: int) -> None:
         """Remove the row's chunks that go beyond `length`, for example damaged ones that will be written again."""
         for _, stop, path in self._chunks(row):

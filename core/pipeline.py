@@ -4,8 +4,9 @@ The sink receives protocol messages in the order core.protocol documents; the so
 two sinks. Frames go out while the video is still being read (rough guesses), then while the recovery runs, in a
 provisional world (upright camera, feet of the first frames on the floor); when everything is known Revise messages
 replace them. A job that is stopped keeps the frames it has: they
-are placed, revised and written like a whole clip. What the stages are is in core.stages, so that tests can put
-doubles in their place.
+are placed, revised and written like a whole clip, and where rough guesses were sent they stand in for what was not
+recovered, so that everybody who was shown has a result. What the stages are is in core.stages, so that tests can
+put doubles in their place.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class _Job:
             self.meter.update(1)
             self._plan(self.frame_count)
             tracks = self._perceive(reader)
-        if self.was_stopped:
+        if not tracks and self.was_stopped:
             return self._done([])
         if not tracks:
             self.cache.remove()
@@ -122,20 +123,21 @@ class _Job:
             is_first = False
             self.meter.update(done, total or None)
 
-        try:
-            return self.stages.perceive(
-                reader,
-                device=self.device,
-                max_people=self.options.max_people,
-                quality=self.options.quality,
-                cache=self.cache,
-                on_progress=on_progress,
-                should_stop=self.should_stop,
-                on_track=self._show,
-            )
-        except Cancelled:
-            self.was_stopped = True
-            return []
+        tracks = self.stages.perceive(
+            reader,
+            device=self.device,
+            max_people=self.options.max_people,
+            quality=self.options.quality,
+            cache=self.cache,
+            on_progress=on_progress,
+            should_stop=self.should_stop,
+            on_track=self._show,
+        )
+        if is_first:  # an earlier run had seen the video to its end
+            self.reused["perceive"] = self.stages.perceived_frames(self.cache)
+            self.meter.skip(self.reused["perceive"])
+        self.was_stopped = self.should_stop()
+        return tracks
 
     def _show(self, stretch: Track) -> None:
         """Send a rough guess of a stretch of somebody's track, while the video is still being read."""
@@ -168,6 +170,8 @@ class _Job:
             motion = self._recover(self.tracks[waiting[0]], done_before)
             if motion is not None:
                 motions[waiting[0]] = motion
+        if self.was_stopped and self.options.live:
+            motions = {person: self._completed(person, motions.get(person)) for person in self.chosen}
         return [motions[person] for person in sorted(motions) if person in self.chosen]
 
     def _recover(self, track: Track, done_before: int) -> CameraMotion | None:
@@ -222,6 +226,16 @@ class _Job:
         if track.person not in self.chosen or motion is None or not len(motion):
             return None
         return motion
+
+    def _completed(self, person: int, motion: CameraMotion | None) -> CameraMotion:
+        """Return what a stopped recovery has of a person, carried on by a guess to the end of the track."""
+        track, outlet = self.tracks[person], self._outlet_for(person)
+        if motion is not None and len(motion) == len(track):
+            return motion
+        guess = self.stages.guess(track, self.camera, self.body, None if motion is None else motion.betas)
+        whole = guess if motion is None else self.stages.carry_on(motion, guess, track.times)
+        outlet.show(whole, track)
+        return whole
 
     def _place(self, motions: list[CameraMotion]) -> list[Motion]:
         """Put everybody into one world with a floor, smooth, and revise what was sent."""
@@ -290,7 +304,7 @@ class _Job:
 
     def _first_choice(self) -> set[int]:
         person = self.options.person
-        if isinstance(person, tuple):
+        if isinstance(person, tuple) and not self.was_stopped:
             missing = [p for p in person if p not in self.tracks]
             if missing:
                 found = ", ".join(map(str, sorted(self.tracks)))
@@ -298,12 +312,12 @@ class _Job:
         heights = self.options.height_m
         for stranger in sorted(set(heights) - set(self.tracks)) if isinstance(heights, dict) else ():
             LOG.warning("There is no person %d in %s: the given height is not used", stranger, self.video)
-        chosen = set(person) if isinstance(person, tuple) else set(self.tracks)
+        chosen = set(person) & set(self.tracks) if isinstance(person, tuple) else set(self.tracks)
         self.sink(stream.people_message(list(self.tracks.values()), chosen if person != "ask" else set()))
         while person == "ask" and self.choose() is None:
             if self.should_stop():
                 self.was_stopped = True
-                return set()
+                return chosen if self.options.live else set()
             time.sleep(ASK_INTERVAL_S)
         self.chosen = chosen
         self._follow_choice()

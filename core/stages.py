@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from core.cache import Cache
-from core.errors import Cancelled, InputError
+from core.errors import InputError
 from core.options import JobOptions
 from core.protocol import REFINES_BY_DEFAULT
 from core.records import Camera, CameraMotion, Motion, Track
@@ -73,9 +73,10 @@ class Stages:
         should_stop: Callable[[], bool],
         on_track: Callable[[Track], None] | None = None,
     ) -> list[Track]:
-        """Return everybody's track; the work is kept in the cache as it is done. Cancelled when asked to stop.
+        """Return everybody's track; the work is kept in the cache as it is done. Asked to stop: the tracks so far.
 
-        on_track gets stretches of tracks while the video is still being read.
+        on_progress is not called for frames that the cache holds (`perceived_frames`). on_track gets stretches of
+        tracks while the video is still being read.
         """
         from core.perception import perceive
         from core.perception.config import TrackingConfig
@@ -86,7 +87,7 @@ class Stages:
         look_every = DRAFT_LOOK_EVERY if quality == "draft" else 1
         if device == "cpu":
             _set_fastest_threads(networks)
-        tracks = perceive(
+        return perceive(
             reader,
             device=device,
             networks=networks,
@@ -97,9 +98,12 @@ class Stages:
             checkpoint=Checkpoint(cache),
             on_track=on_track,
         )
-        if should_stop():
-            raise Cancelled("Stopped while looking for people")
-        return tracks
+
+    def perceived_frames(self, cache: Cache) -> int:
+        """Return how many frames of the video the cache holds the perception of."""
+        from core.perception.snapshot import ROW
+
+        return cache.length(ROW)
 
     def least_seconds(self) -> float:
         """Return how long somebody must be seen to be found."""
@@ -107,8 +111,8 @@ class Stages:
 
         return MIN_SECONDS
 
-    def guess(self, track: Track, camera: Camera, body: Any) -> CameraMotion:
-        """Return a rough motion for a stretch of a track at once, in closed form, with the mean shape."""
+    def guess(self, track: Track, camera: Camera, body: Any, betas: np.ndarray | None = None) -> CameraMotion:
+        """Return a rough motion for a stretch of a track at once, in closed form; betas [10]: None = mean shape."""
         import torch
 
         from core.recover.chain import build_chain, shape_chain
@@ -117,8 +121,8 @@ class Stages:
 
         if self._chain is None or self._chain[0] is not body:
             self._chain = (body, build_chain(body))
-        betas = np.zeros(10, np.float32)
-        shaped = shape_chain(self._chain[1], torch.zeros(self._chain[1].shape_count, dtype=torch.float64))
+        betas = np.zeros(10, np.float32) if betas is None else betas
+        shaped = shape_chain(self._chain[1], torch.from_numpy(betas.astype(np.float64)))
         rotmats, trans = guess_motion(read_evidence(track, camera), shaped)
         return CameraMotion(
             person=track.person,
@@ -138,6 +142,12 @@ class Stages:
         recover = METHODS[method]
         can_refine = "refine" in inspect.signature(recover).parameters
         return partial(recover, refine=refine) if can_refine else recover
+
+    def carry_on(self, done: CameraMotion, whole: CameraMotion, times: np.ndarray) -> CameraMotion:
+        """Return the first frames of a motion, carried on by another of all frames, at times [n] s."""
+        from core.recover.refine import carry_on
+
+        return carry_on(done, whole, times)
 
     def resize(self, motion: CameraMotion, body: Any, height_m: float) -> CameraMotion:
         """Return a motion for a person of that height, the picture the same. InputError if no shape has it."""

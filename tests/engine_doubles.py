@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.errors import Cancelled, InputError
-from core.outlet import part_of
+from core.outlet import PER_FRAME, part_of, take
 from core.records import Camera, CameraMotion, Clip, Motion, Track
 from core.stages import Stages
 from core.stature import resize
@@ -104,7 +104,8 @@ class FakeStages(Stages):
     ):
         for frame in range(self.frames):
             if should_stop():
-                raise Cancelled("stopped")
+                seen = [self.track(person) for person in range(min(self.people, max_people))]
+                return [part_of(t, t.frames[t.frames < frame]) for t in seen if t.frames[0] < frame]
             time.sleep(self.delay_s)
             self.perceived.append(frame)
             on_progress(frame + 1, self.frames)
@@ -122,16 +123,21 @@ class FakeStages(Stages):
     def least_seconds(self):
         return 0.25
 
-    def guess(self, track, camera, body):
+    def guess(self, track, camera, body, betas=None):
         """Everybody upright 1 m to the right of where the recovery will find them."""
         return CameraMotion(
             person=track.person,
             frames=track.frames,
             rotmats=np.tile(np.eye(3, dtype=np.float32), (len(track), 24, 1, 1)),
             trans=root_at(track.frames, track.person) + np.array([1, 0, 0], np.float32),
-            betas=np.zeros(10, np.float32),
+            betas=np.zeros(10, np.float32) if betas is None else betas,
             confidence=track.confidence,
         )
+
+    def carry_on(self, done, whole, times):
+        rest = take(whole, len(done))
+        joined = {n: np.concatenate([getattr(done, n), getattr(rest, n)]) for n in PER_FRAME}
+        return CameraMotion(person=done.person, betas=whole.betas, **joined)
 
     def track(self, person: int) -> Track:
         """Person p is present from `first` on, for 10 frames fewer than person p - 1."""

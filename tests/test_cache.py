@@ -29,6 +29,13 @@ def test_chunks_come_back_in_order(tmp_path):
     assert rows(again, "perceive") == []
 
 
+def test_length_ends_at_the_first_gap(tmp_path):
+    cache = fill(tmp_path)
+    assert (cache.length("fit_0"), cache.length("fit_1")) == (40, 0)
+    (tmp_path / "k" / "fit_0-00000020-00000030.npz").unlink()
+    assert cache.length("fit_0") == 20
+
+
 def test_without_resume_the_old_is_gone(tmp_path):
     fill(tmp_path)
     assert rows(Cache(tmp_path, "k", resume=False), "fit_0") == []

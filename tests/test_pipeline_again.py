@@ -12,6 +12,7 @@ from core import result
 from core.errors import OutputError
 from core.protocol import (
     Frames,
+    Progress,
     Revise,
     Shape,
 )
@@ -27,8 +28,8 @@ def video(tmp_path) -> Path:
 
 
 def test_stop_keeps_the_frames_that_are_done(video, tmp_path):
-    stages = FakeStages(people=2)
-    done, recorder, _ = run(video, tmp_path / "out", stages, should_stop=lambda: len(stages.recovered) >= 3)
+    stages, out = FakeStages(people=2), tmp_path / "out"
+    done, recorder, _ = run(video, out, stages, should_stop=lambda: len(stages.recovered) >= 3, live=False)
     assert done.cancelled and [Path(p).name for p in done.results] == ["walk_person0.npz"]
     motion = result.read_result(done.results[0])
     assert motion.frames.tolist() == list(range(60))
@@ -36,12 +37,77 @@ def test_stop_keeps_the_frames_that_are_done(video, tmp_path):
     assert done.summary["can_resume"] is True
 
 
-def test_stop_while_perceiving_writes_nothing(video, tmp_path):
-    stages = FakeStages()
-    done, recorder, _ = run(video, tmp_path / "out", stages, should_stop=lambda: len(stages.perceived) >= 30)
+def test_stop_while_perceiving_without_live_writes_nothing(video, tmp_path):
+    stages, out = FakeStages(), tmp_path / "out"
+    done, recorder, _ = run(video, out, stages, should_stop=lambda: len(stages.perceived) >= 30, live=False)
     assert done.cancelled and done.results == [] and len(stages.perceived) == 30
     assert recorder.of(Frames) == []
     assert not list((tmp_path / "out").glob("*.npz"))
+
+
+def test_everybody_shown_when_a_live_job_stops_has_a_result(video, tmp_path):
+    """Person 0 is recovered up to frame 59 and guessed, 1 m to the right, from there on; person 1 is all guess."""
+    stages = FakeStages(people=2, stretch=30)
+    done, recorder, _ = run(video, tmp_path / "out", stages, should_stop=lambda: len(stages.recovered) >= 3)
+    assert done.cancelled and [Path(p).name for p in done.results] == ["walk_person0.npz", "walk_person1.npz"]
+    found = [result.read_result(path) for path in done.results]
+    assert [m.frames.tolist() for m in found] == [list(range(100)), list(range(90))]
+    assert not any(m.extra["is_complete"] for m in found)
+    for motion, recovered in zip(found, (60, 0)):
+        in_camera = (motion.trans - 1.0) @ TILT  # the double's world is x_world = TILT x_cam + 1
+        right = in_camera[:, 0] - root_at(motion.frames, motion.person)[:, 0]
+        np.testing.assert_allclose(right, np.arange(len(motion.frames)) >= recovered, atol=1e-5)
+        sent = [m for m in recorder.of(Frames) if m.person == motion.person]
+        assert frames_of(sent) == motion.frames.tolist(), "each once"
+        last = [m for m in recorder.of(Revise) if m.person == motion.person]
+        assert frames_of(last)[-len(motion.frames) :] == motion.frames.tolist()
+
+
+def test_everybody_shown_when_perception_stops_has_a_result(video, tmp_path):
+    stages = FakeStages(people=2, stretch=10)
+    done, recorder, _ = run(video, tmp_path / "out", stages, should_stop=lambda: len(stages.perceived) >= 35)
+    assert done.cancelled and stages.recovered == [] and done.summary["can_resume"]
+    assert [result.read_result(p).frames.tolist() for p in done.results] == [list(range(35))] * 2
+    for person in (0, 1):
+        assert frames_of([m for m in recorder.of(Frames) if m.person == person]) == list(range(35))
+
+
+def test_a_stop_before_the_choice_keeps_everybody_who_is_shown(video, tmp_path):
+    stages = FakeStages(people=2, stretch=30)
+    stops = lambda: len(stages.perceived) == 100 and stages.asked  # noqa: E731
+    stages.asked = False
+
+    def choose():
+        stages.asked = True
+
+    done, _, _ = run(video, tmp_path / "out", stages, should_stop=stops, choose=choose, person="ask")
+    assert done.cancelled and len(done.results) == 2
+
+
+def test_a_stop_before_a_person_was_found_is_no_error(video, tmp_path):
+    stages = FakeStages(people=2)
+    done, _, _ = run(video, tmp_path, stages, should_stop=lambda: len(stages.perceived) >= 30, person=(1, 7))
+    assert [Path(p).name for p in done.results] == ["walk_person1.npz"] and done.summary["people"] == [1]
+
+
+def test_perception_that_is_complete_counts_as_reused(video, tmp_path):
+    class Keeping(FakeStages):
+        def perceive(self, reader, *, cache, on_progress, **options):
+            """As the real one: silent about frames that are in the cache."""
+            if cache.length("perceive") == self.frames:
+                return [self.track(0)]
+            found = super().perceive(reader, cache=cache, on_progress=on_progress, **options)
+            for start in (0, 50):
+                cache.write("perceive", start, start + 50, {"x": np.zeros(1)})
+            return found
+
+    stages = Keeping()
+    run(video, tmp_path, stages, should_stop=lambda: len(stages.recovered) >= 1)
+    again = Keeping()
+    done, recorder, _ = run(video, tmp_path, again, resume=True)
+    assert again.perceived == [] and done.summary["reused_frames"] == {"perceive": 100, "recover": 20}
+    last = [m for m in recorder.of(Progress) if m.stage == "perceive"][-1]
+    assert (last.done, last.total) == (100, 100)
 
 
 def test_resume_goes_on_and_gives_the_same(video, tmp_path):
