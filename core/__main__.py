@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("core.cli.serve", "work for Blender over a socket (started by the add-on)"),
     "synth": ("core.cli.synth", "make synthetic training data"),
     "train": ("core.cli.train", "train a network"),
+    "tune-landmarks": ("core.cli.tune_landmarks", "tune the landmark network on rendered crops"),
     "evaluate": ("core.cli.evaluate", "measure the methods against ground truth"),
 }
 QUIET_DECODERS = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "ERROR"}

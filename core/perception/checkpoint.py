@@ -23,6 +23,8 @@ DEFAULT_PATH = Path(__file__).resolve().parents[2] / "weights" / "blazepose.safe
 ABOUT = "about"
 FORMAT = "hyper-mocap blazepose 1"
 SOURCE = "BlazePose, Google, Apache-2.0; see weights/README.md"
+TUNED = "; the landmark network's later layers were tuned on rendered people (core/train/README.md)"
+"""Added to the source where that is so."""
 
 
 def write_networks(path: str | Path, arrays: dict[str, np.ndarray], sparse: set[str]) -> None:
@@ -35,8 +37,30 @@ def write_networks(path: str | Path, arrays: dict[str, np.ndarray], sparse: set[
             stored[name + ".values"] = flat[flat != 0]
         else:
             stored[name] = np.ascontiguousarray(array)
+    _write(path, stored, SOURCE)
+
+
+def write_tuned_networks(path: str | Path, tuned: dict[str, np.ndarray], *, start: str | Path | None = None) -> None:
+    """Write the file `start` (None = the shipped one) again with some of the landmark network's parameters replaced.
+
+    tuned: float16 by parameter name. All else, the detector too, stays as it is stored. Raises ValueError for
+    parameters that the network lacks or that have another shape or type, SetupError as load_networks does.
+    """
+    stored, source = _read(DEFAULT_PATH if start is None else Path(start))
+    shapes = {name: tuple(parameter.shape) for name, parameter in BlazePoseLandmarks().named_parameters()}
+    for name, array in tuned.items():
+        if shapes.get(name) != array.shape or array.dtype != np.float16:
+            raise ValueError(f"{name}: {array.dtype} {array.shape}, the network has {shapes.get(name)} in float16")
+        key = "landmarks." + name
+        stored.pop(key + ".mask", None)
+        stored.pop(key + ".values", None)
+        stored[key] = np.ascontiguousarray(array)
+    _write(path, stored, source.removesuffix(TUNED) + TUNED)
+
+
+def _write(path: str | Path, stored: dict[str, np.ndarray], source: str) -> None:
     # One key: the library writes several in random order, and the file is to be the same every time.
-    about = {"format": FORMAT, "sha256": digest(stored), "source": SOURCE}
+    about = {"format": FORMAT, "sha256": digest(stored), "source": source}
     Path(path).write_bytes(save(stored, {ABOUT: json.dumps(about, sort_keys=True)}))
 
 
@@ -55,6 +79,15 @@ def load_networks(path: str | Path | None = None) -> tuple[BlazePoseDetector, Bl
     Raises SetupError if the file is missing, damaged or not this format.
     """
     path = DEFAULT_PATH if path is None else Path(path)
+    stored, _ = _read(path)
+    detector, landmarks = BlazePoseDetector(), BlazePoseLandmarks()
+    _fill(detector, "detector.", stored, path)
+    _fill(landmarks, "landmarks.", stored, path)
+    return detector, landmarks
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """The arrays of a file as they are stored, after checking them, and what it says of its source."""
     if not path.is_file():
         raise SetupError(f"Perception weights are missing: {path}. Reinstall the extension")
     try:
@@ -67,10 +100,7 @@ def load_networks(path: str | Path | None = None) -> tuple[BlazePoseDetector, Bl
         raise SetupError(f"{path} is not a file of perception weights ({FORMAT!r} expected)")
     if about.get("sha256") != digest(stored):
         raise SetupError(f"Perception weights are damaged: {path} (checksum differs). Reinstall the extension")
-    detector, landmarks = BlazePoseDetector(), BlazePoseLandmarks()
-    _fill(detector, "detector.", stored, path)
-    _fill(landmarks, "landmarks.", stored, path)
-    return detector, landmarks
+    return stored, about.get("source", SOURCE)
 
 
 def _fill(network: nn.Module, prefix: str, stored: dict[str, np.ndarray], path: Path) -> None:
