@@ -20,11 +20,15 @@ from .errors import AddonError
 from .figures import remove_collection, remove_unchosen, show_figures
 from .job import State
 from .places import find_engine
-from .session import Session
+from .session import TICK_SECONDS, Session
 
 BUSY_INTERVAL_S = 0.02
 IDLE_INTERVAL_S = 0.1
 REDRAW_SECONDS = 0.2
+SHARE_OF_WAIT = 0.2
+LONGEST_TICK_SECONDS = 0.1
+"""Where Blender itself takes long between two ticks, as with heavy scenes, a tick may take this share of it, up to
+that long: otherwise a job would lag behind its engine more and more."""
 LOOK_SECONDS = 2.0
 """How long the panel believes what it knows about the engine's files."""
 REDRAWN_AREAS = {"VIEW_3D", "DOPESHEET_EDITOR", "GRAPH_EDITOR", "PREFERENCES"}
@@ -47,6 +51,7 @@ class Runtime:
         self._hidden: list[str] = []
         """Collections whose eye was closed for the running job; a job without a frame opens it again."""
         self._redrawn_at = 0.0
+        self._served_at = 0.0
 
     @property
     def is_running(self) -> bool:
@@ -84,6 +89,7 @@ class Runtime:
     def follow_job(self, session: Session, title: str, hidden: list[str]) -> None:
         """Serve this session from the timer until it is over. `hidden`: collections it may replace."""
         self.session, self.job_title, self.notice, self._hidden = session, title, "", hidden
+        self._served_at = 0.0
         bpy.context.window_manager.hyper_mocap.people.clear()
         _ensure_timer()
 
@@ -121,13 +127,14 @@ class Runtime:
         """Do one tick for whatever runs; return the seconds until the next one, None to stop."""
         was_running = self.is_running
         if was_running:
-            self.session.tick()
+            self.session.tick(self._budget_s())
             self._show_people()
             if self.session.is_over:
                 self.close_job()
         if self.build is not None and self.build.is_over:
             self.forget_engine()
         self._redraw(force=was_running and not self.is_running)
+        self._served_at = time.monotonic()
         if not (self.is_running or self.is_building):
             return None
         return BUSY_INTERVAL_S if self.is_running and self.session.is_busy else IDLE_INTERVAL_S
@@ -146,6 +153,11 @@ class Runtime:
         if windows:
             with bpy.context.temp_override(window=windows[0]):
                 bpy.ops.ed.undo_push(message="Recover Motion")
+
+    def _budget_s(self) -> float:
+        """Return how long a tick may take: less than is noticed, or a share of what Blender took since the last."""
+        waited = time.monotonic() - self._served_at if self._served_at else 0.0
+        return min(max(TICK_SECONDS, SHARE_OF_WAIT * (waited - IDLE_INTERVAL_S)), LONGEST_TICK_SECONDS)
 
     def _show_people(self) -> None:
         """Bring the list in step with what the engine says, keeping the user's ticks."""

@@ -22,7 +22,10 @@ from .wire import protocol
 TICK_SECONDS = 0.006
 """The budget of 8 ms less the length of the last step of work, which is never cut."""
 CANCEL_GRACE_SECONDS = 10.0
-"""How long an engine that was asked to stop may take to hand over what is done before it is ended by force."""
+"""How long an engine of which nothing has arrived may be silent after Cancel before it is ended by force."""
+KEEPING_GRACE_SECONDS = 30.0
+"""The same where frames have arrived, which it places and writes before it says Done. As long as it goes on handing
+over it is waited for, and what waits on this side is written in any case."""
 STAGE_LABELS = {
     "start": "Starting the engine",
     "open": "Opening the video",
@@ -89,6 +92,8 @@ class Session:
         self.started_at = self.ended_at = self.heard_at = 0.0
         self.longest_tick_s = 0.0
         self._cancelled_at: float | None = None
+        self._worked_at = 0.0
+        """When the sink last left work for the next tick."""
         self._sink_waits = False
 
     def start(self, video: str, options: dict) -> None:
@@ -221,8 +226,13 @@ class Session:
 
     def _end_if_due(self) -> None:
         """Force an engine that does not react to Cancel; finish the sink once the job has ended and it is empty."""
-        if self.job.state is State.CANCELLING and time.monotonic() - self._cancelled_at > CANCEL_GRACE_SECONDS:
-            self._end(Event.STOPPED)
+        is_idle = not self._sink_waits and not self.client.has_waiting()
+        if self._sink_waits:
+            self._worked_at = time.monotonic()
+        if self.job.state is State.CANCELLING and is_idle:
+            grace = KEEPING_GRACE_SECONDS if self.status.frames else CANCEL_GRACE_SECONDS
+            if time.monotonic() - max(self._cancelled_at, self.heard_at, self._worked_at) > grace:
+                self._end(Event.STOPPED)
         if self.job.has_ended and not self._sink_waits:
             self.is_over = True
             self.summary = self.sink.finish()

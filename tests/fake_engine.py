@@ -53,6 +53,8 @@ class Behaviour:
     """A body file (.npz) to send instead of the boxes; without vertices then."""
     vertices: bool = False
     revise: bool = False
+    late_s: float = 0.0
+    """After Cancel, send every chunk once more as Revise, after this many seconds each."""
     flood: int = 0
     """Send this many extra Progress messages of 64 KiB each, as fast as they are taken."""
     probe_version: tuple[int, int, int] = (3, 11, 7)
@@ -164,6 +166,9 @@ class Engine:
             self.send(p.Done(False, self.write_results(job, behaviour.frames), {"frames": behaviour.frames}))
         except _Cancelled:
             self.note(cancelled=True)
+            for first in range(0, self.notes["sent_frames"] if self.behaviour.late_s else 0, self.behaviour.chunk):
+                time.sleep(self.behaviour.late_s)
+                self.send_frames(p.Revise, 0, first, first + self.behaviour.chunk)
             results = self.write_results(job, self.notes["sent_frames"])
             self.send(p.Done(True, results, {"frames": self.notes["sent_frames"]}))
         while True:

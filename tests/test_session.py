@@ -56,7 +56,7 @@ def test_cancel_while_starting_ends_at_once(tmp_path: Path) -> None:
 
 def test_cancel_of_an_engine_that_hangs_ends_it_by_force(tmp_path: Path, monkeypatch) -> None:
     """It ignores Cancel and SIGTERM; after the grace period it is killed and its frames stay."""
-    monkeypatch.setattr("addon.session.CANCEL_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("addon.session.KEEPING_GRACE_SECONDS", 0.3)
     with running(tmp_path, frames=96, stall_at=64) as session:
         tick_until(session, lambda: len(session.sink.frames()) >= 64)
         pid = session.client.pid
@@ -65,6 +65,32 @@ def test_cancel_of_an_engine_that_hangs_ends_it_by_force(tmp_path: Path, monkeyp
         assert session.job.state is State.CANCELLED
         wait_for_end_of(pid, 5.0)
     assert session.sink.frames() == list(range(64))
+
+
+def test_after_cancel_an_engine_is_waited_for_as_long_as_it_hands_over(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("addon.session.KEEPING_GRACE_SECONDS", 0.6)
+    with running(tmp_path, frames=1600, chunk=32, chunk_delay_s=0.02, late_s=0.3) as session:
+        tick_until(session, lambda: len(session.sink.frames()) >= 128)
+        session.cancel()
+        assert tick_until(session, lambda: session.is_over) > 1.0
+    assert session.job.state is State.CANCELLED and heard(tmp_path)["cancelled"] is True
+    revised = [m.frames.shape[0] for m in session.sink.messages if type(m) is protocol.Revise]
+    assert sum(revised) == len(session.sink.frames()) >= 128
+    assert isinstance(session.sink.messages[-1], protocol.Done)
+
+
+def test_after_cancel_what_waits_here_is_taken_before_the_engine_is_ended(tmp_path: Path, monkeypatch) -> None:
+    """The engine has sent its frames and hangs; the sink is busy for longer than the grace period."""
+    monkeypatch.setattr("addon.session.KEEPING_GRACE_SECONDS", 0.2)
+    with running(tmp_path, frames=256, chunk=32, stall_at=224) as session:
+        tick_until(session, lambda: session.job.state is State.RUNNING)
+        deadline = time.monotonic() + 5.0
+        while heard(tmp_path).get("sent_frames", 0) < 224 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        session.cancel()
+        session.sink.busy_ticks = 100
+        tick_until(session, lambda: session.is_over)
+    assert session.job.state is State.CANCELLED and session.sink.frames() == list(range(224))
 
 
 def test_a_slow_consumer_slows_the_engine_down(tmp_path: Path) -> None:

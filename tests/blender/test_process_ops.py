@@ -42,6 +42,18 @@ def test_every_operator_and_property_is_described(addon) -> None:
         assert all(text and not text.endswith(".") for text in texts), (cls.__name__, texts)
 
 
+def test_a_tick_takes_a_share_of_what_blender_takes(addon, monkeypatch) -> None:
+    """6 ms where the timer is served on time; a fifth of what goes beyond its interval of 0.1 s, at most 0.1 s."""
+    runtime, budgets = addon.runtime.Runtime(), []
+    for waited, budget in ((0.02, 0.006), (0.1, 0.006), (0.3, 0.04), (5.0, 0.1)):
+        runtime._served_at = 100.0
+        monkeypatch.setattr(addon.runtime.time, "monotonic", lambda now=100.0 + waited: now)
+        budgets.append((runtime._budget_s(), budget))
+    runtime._served_at = 0.0
+    assert runtime._budget_s() == 0.006, "the first of a job"
+    assert all(got == pytest.approx(expected) for got, expected in budgets)
+
+
 class Layout:
     """Notes what is drawn; every part of it is itself."""
 
