@@ -106,6 +106,34 @@ def test_one_bad_video_does_not_stop_the_others(stages, video, tmp_path, capsys)
     assert data["videos"][1]["summary"]["frames"] == 100
 
 
+def test_a_folder_is_every_video_in_it(stages, video, tmp_path, capsys):
+    clips = tmp_path / "clips"
+    (clips / "deeper").mkdir(parents=True)
+    for name in ("b.MOV", "a.mp4", "notes.txt", ".a.mp4", "still.png", "deeper/c.mp4"):
+        (clips / name).write_bytes(b"x")
+    assert call("recover", clips, video, clips / "a.mp4", "-o", tmp_path / "out") == 0
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert names == ["a_person0.npz", "b_person0.npz", "walk_person0.npz"]
+
+
+def test_a_folder_of_images_is_one_clip_and_one_of_neither_is_refused(stages, tmp_path, capsys):
+    (tmp_path / "shot").mkdir()
+    (tmp_path / "shot" / "0001.jpg").write_bytes(b"x")
+    assert call("recover", tmp_path / "shot", "-o", tmp_path / "out") == 0
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "out" / "shot_person0.npz")]
+    (tmp_path / "empty").mkdir()
+    assert call("recover", tmp_path / "empty", "-o", tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "holds no videos and no images: name video files" in err
+
+
+def test_both_sides_search_folders_for_the_same_videos():
+    from addon.batch_options import VIDEO_SUFFIXES
+    from core.cli import videos
+
+    assert videos.VIDEO_SUFFIXES == VIDEO_SUFFIXES
+
+
 def test_a_bug_ends_one_video_only(stages, video, tmp_path, capsys):
     stages.fail = "a bug"
     report = tmp_path / "report.json"

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.cli.console import Console, duration
+from core.cli.videos import find_videos
 from core.errors import HyperMocapError, InputError
 from core.finished import finished_results
 from core.options import QUALITIES, JobOptions
@@ -40,7 +41,9 @@ UNITS = {"perceive", "recover", "place", "write"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video file, folder of images, or shot_%%04d.png")
+    parser.add_argument(
+        "videos", nargs="+", metavar="VIDEO", help="video file, folder of videos or of images, shot_%%04d.png"
+    )
     parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder of the result files")
     parser.add_argument(
         "--method", default=DEFAULT_METHOD, help=f"recovery method: hyperbolic or fit (default: {DEFAULT_METHOD})"
@@ -92,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     console.is_quiet = args.quiet
     try:
         options = _options(args)
+        args.videos = find_videos(args.videos)
         _check_names(args)
     except InputError as error:
         console.error(str(error))
