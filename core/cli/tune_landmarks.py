@@ -24,12 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for networks, history and checkpoint")
     parser.add_argument("--hyperbolic", metavar="FILE", help="mesh network to adapt to the tuned network's features")
     parser.add_argument("--start-from", metavar="FILE", help="networks to tune (default: the shipped ones)")
-    parser.add_argument("--budget-s", type=float, help="seconds of training")
-    parser.add_argument("--steps", type=int, help="steps of training, where fewer than the seconds allow")
+    parser.add_argument(
+        "--budget-s", type=float, help="seconds of training (default 2500, or as many as --steps take)"
+    )
+    parser.add_argument("--steps", type=int, help="steps of training, at most")
     parser.add_argument(
         "--stop-after-s", type=float, default=math.inf, help="leave the training with a checkpoint after this long"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the crops drawn in each step")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1: more gain little)")
 
 
@@ -45,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     tune = replace(TuneConfig(), seed=args.seed)
+    if args.steps is not None:
+        tune = replace(tune, steps=args.steps, budget_s=math.inf)
     if args.budget_s is not None:
         tune = replace(tune, budget_s=args.budget_s)
-    if args.steps is not None:
-        tune = replace(tune, steps=args.steps)
     options = TuneOptions(
         crops=Path(args.crops),
         footage=tuple(map(Path, args.footage)),

@@ -99,9 +99,8 @@ def refit(
     report["presence_people"] = float(agrees[~fitted & is_person].float().mean())
     report["presence_empty"] = float(agrees[~fitted & ~is_person].float().mean())
 
-    report["heat_untouched"] = lateral_agreement(original, network, rendered, real)
-    distil_lateral(original, network, rendered, real, config, on_progress=on_progress)
-    report["heat"] = lateral_agreement(original, network, rendered, real)
+    heat = fit_lateral(original, network, rendered, real, config, on_progress=on_progress)
+    report["heat_untouched"], report["heat"] = heat
     return Refit(network, A, report)
 
 
@@ -151,6 +150,29 @@ def fit_presence(
     size = head.weight.shape  # [1, 288, 2, 2]
     head.weight.copy_(found[:-1].reshape(1, *size[2:], size[1]).permute(0, 3, 1, 2))
     head.bias.copy_(found[-1:])
+
+
+def fit_lateral(
+    original: BlazePoseLandmarks,
+    network: BlazePoseLandmarks,
+    rendered: np.ndarray,
+    real: np.ndarray,
+    config: RefitConfig,
+    *,
+    on_progress: Callable[[float, str], None] | None = None,
+) -> tuple[float, float]:
+    """`distil_lateral`, unless the branch came out worse: agreement with the original's before and after.
+
+    A tail that hardly moved needs no other branch, and a few steps at a high rate would spoil it.
+    """
+    kept = {name: value.clone() for name, value in network.lateral8.state_dict().items()}
+    before = lateral_agreement(original, network, rendered, real)
+    distil_lateral(original, network, rendered, real, config, on_progress=on_progress)
+    after = lateral_agreement(original, network, rendered, real)
+    if after < before:
+        network.lateral8.load_state_dict(kept)
+        return before, before
+    return before, after
 
 
 def distil_lateral(
