@@ -10,6 +10,7 @@ from .scene.lookup import TOKEN
 from .scene.person import PERSON
 from .scene.stage import VIDEO
 from .scene.stature import cameras_beside
+from .videos import is_same_video
 
 
 def scene_figures(scene: bpy.types.Scene) -> list[bpy.types.Object]:
@@ -54,7 +55,7 @@ def hide_figures(layer: bpy.types.ViewLayer, video: str) -> list[str]:
     """
     hidden = []
     for place in _places(layer.layer_collection):
-        if place.collection.get(VIDEO) == video and not place.hide_viewport:
+        if is_same_video(place.collection.get(VIDEO, ""), video) and not place.hide_viewport:
             place.hide_viewport = True
             hidden.append(place.collection.name)
     layer.update()

@@ -10,7 +10,6 @@ from bpy.props import (
     FloatProperty,
     IntProperty,
     PointerProperty,
-    StringProperty,
 )
 
 from .engine_env import available_methods, default_method
@@ -75,8 +74,8 @@ def _share_of_smoothing(name: str) -> FloatProperty:
 class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
     """Settings of a scene, stored in the file."""
 
-    video: StringProperty(
-        name="Video", description="The clip whose motion is recovered", subtype="FILE_PATH", options={"HIDDEN"}
+    clip: PointerProperty(
+        name="Video", description="The clip whose motion is recovered", type=bpy.types.MovieClip, options={"HIDDEN"}
     )
     video_width: IntProperty(name="Width", description="Width of the clip", subtype="PIXEL", options={"HIDDEN"})
     video_height: IntProperty(name="Height", description="Height of the clip", subtype="PIXEL", options={"HIDDEN"})

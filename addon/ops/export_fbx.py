@@ -11,6 +11,7 @@ from bpy_extras.io_utils import ExportHelper
 from ..errors import AddonError
 from ..figures import chosen_figures, parts_of
 from ..scene.export import export_fbx
+from ..videos import video_path
 from .polling import has_idle_figure
 
 TARGETS = (
@@ -39,7 +40,7 @@ class HYPER_MOCAP_OT_export_fbx(bpy.types.Operator, ExportHelper):
     def invoke(self, context, event):
         """Propose a name."""
         if not self.filepath:
-            video = context.scene.hyper_mocap.video
+            video = video_path(context.scene.hyper_mocap)
             self.filepath = f"{Path(video).stem if video else 'motion'}.fbx"
         return super().invoke(context, event)
 

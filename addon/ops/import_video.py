@@ -9,6 +9,7 @@ from bpy.props import BoolProperty, StringProperty
 from bpy_extras.io_utils import ImportHelper
 
 from ..frame_rate import set_frame_rate, timeline_end
+from ..videos import portable
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".ogv")
 
@@ -58,7 +59,8 @@ class HYPER_MOCAP_OT_import_video(bpy.types.Operator, ImportHelper):
             self.report({"ERROR"}, f"Blender cannot read {path.name}: convert it to MP4 (H.264) and try again")
             return {"CANCELLED"}
         scene, settings = context.scene, context.scene.hyper_mocap
-        settings.video = str(path)
+        clip.filepath = portable(str(path))
+        settings.clip = clip
         settings.video_width, settings.video_height = width, height
         settings.video_fps, settings.video_frames = clip.fps, clip.frame_duration
         settings.frame_first, settings.frame_last = 1, clip.frame_duration

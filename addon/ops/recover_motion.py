@@ -16,6 +16,7 @@ from ..places import find_engine, job_log, preferences_or_none, results_folder
 from ..properties import SMOOTHING_PARTS
 from ..runtime import runtime
 from ..scene.options import VERTEX_MODES, WriterOptions
+from ..videos import portable, video_path
 from ..wire import protocol
 
 
@@ -35,7 +36,7 @@ def collect_job_options(settings, preferences) -> dict:
         "lock_feet": settings.lock_feet,
         "panning": settings.panning,
         "vertices": settings.mode in VERTEX_MODES,
-        "out_dir": str(_folder_of_its_own(results_folder(), Path(settings.video).stem)),
+        "out_dir": str(_folder_of_its_own(results_folder(), Path(video_path(settings)).stem)),
         "cache_dir": str(results_folder() / CACHE_NAME),
         "resume": True,  # what was cancelled goes on where it stopped, if clip and options are the same
     }
@@ -86,7 +87,7 @@ class HYPER_MOCAP_OT_recover_motion(bpy.types.Operator):
         if runtime.is_running:
             cls.poll_message_set("A job is running: wait for it or cancel it")
             return False
-        if not context.scene.hyper_mocap.video:
+        if context.scene.hyper_mocap.clip is None:
             cls.poll_message_set("Import a video first")
             return False
         problem = runtime.engine_problem()
@@ -98,10 +99,12 @@ class HYPER_MOCAP_OT_recover_motion(bpy.types.Operator):
     def execute(self, context):
         """Start the job; in background mode wait for its end."""
         settings, preferences = context.scene.hyper_mocap, preferences_or_none()
-        video = Path(bpy.path.abspath(settings.video))
+        video = Path(video_path(settings))
         if not video.exists():
             self.report({"ERROR"}, f"The video {video} is gone: import it again")
             return {"CANCELLED"}
+        if Path(bpy.path.abspath(settings.clip.filepath)) != video:  # it has moved with the .blend
+            settings.clip.filepath = portable(str(video))
         hidden = hide_figures(context.view_layer, str(video))
         try:
             session = launch(

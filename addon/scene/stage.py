@@ -9,6 +9,7 @@ import numpy as np
 
 from ..convert import scene_frames_from_times
 from ..frame_rate import is_same_rate, scene_rate, set_frame_rate
+from ..videos import portable
 from . import camera as cameras
 from . import figure
 from .lookup import Handle, mark, remark
@@ -82,7 +83,7 @@ class Stage:
     def provenance(self, body: str = "") -> dict:
         """Custom properties for a figure or the collection."""
         values = {
-            VIDEO: self.video.path if self.video else "",
+            VIDEO: portable(self.video.path) if self.video else "",
             METHOD: self.options.method,
             VERSION: self.options.version,
             BODY: body,
@@ -145,6 +146,9 @@ class Stage:
             size = self.video.width, self.video.height
             if not cameras.show_background(camera, self.video.path, int(round(self.start_frame)), size):
                 self.warn(f"Blender cannot show the video behind the camera: {self.video.path}")
+                return
+            clip = camera.data.background_images[-1].clip
+            clip.filepath = portable(bpy.path.abspath(clip.filepath))
 
     def _base_name(self) -> str:
         path = self.video.path if self.video else ""

@@ -11,6 +11,7 @@ from ..frame_rate import is_same_rate, scene_rate
 from ..job import State
 from ..properties import SMOOTHING_PARTS
 from ..runtime import runtime
+from ..videos import video_path
 from ..wire import protocol
 from .drawing import BOX_MARGIN_PX, TAB_MARGIN_PX, draw_build, draw_error, draw_message, room_of
 from .texts import format_duration, format_eta, format_frames
@@ -44,7 +45,7 @@ class HYPER_MOCAP_PT_video(_Tab, bpy.types.Panel):
     def draw(self, context) -> None:
         """Draw what is known of the clip, or the button that chooses one."""
         layout, settings = self.layout, context.scene.hyper_mocap
-        if not settings.video:
+        if settings.clip is None:
             column = layout.column()
             column.scale_y = 1.5
             column.operator("hyper_mocap.import_video", icon="FILE_MOVIE")
@@ -55,13 +56,13 @@ class HYPER_MOCAP_PT_video(_Tab, bpy.types.Panel):
 
     def _draw_clip(self, context, layout, settings) -> None:
         row = layout.box().row()
-        icon = thumbnail_icon(bpy.path.abspath(settings.video))
+        icon = thumbnail_icon(video_path(settings))
         if icon:
             row.template_icon(icon_value=icon, scale=4.0)
         facts = row.column(align=True)
         facts.scale_y = 0.85
         name = facts.row(align=True)
-        name.label(text=Path(settings.video).name)
+        name.label(text=Path(video_path(settings)).name)
         name.operator("hyper_mocap.import_video", text="", icon="FILEBROWSER")
         if settings.video_fps > 0:
             facts.label(text=f"{settings.video_width} x {settings.video_height} px")

@@ -12,6 +12,7 @@ import numpy as np
 import process_support as support
 import pytest
 
+from addon.videos import portable, video_path
 from addon.wire import protocol
 from tests.fake_engine import heard
 from tests.fake_motion import skin, walk
@@ -154,7 +155,7 @@ def test_import_video_tells_the_clip(addon, tmp_path: Path) -> None:
     scene.frame_start = 11
     path = support.import_clip(tmp_path, width=128, height=96, frames=49, rate=48)
     settings = scene.hyper_mocap
-    assert Path(settings.video) == path
+    assert Path(video_path(settings)) == path
     assert (settings.video_width, settings.video_height, settings.video_frames) == (128, 96, 49)
     assert settings.video_fps == pytest.approx(48.0)
     assert (settings.frame_first, settings.frame_last) == (1, 49)
@@ -168,7 +169,43 @@ def test_import_video_refuses_what_is_none(addon, tmp_path: Path) -> None:
         bpy.ops.hyper_mocap.import_video(filepath=str(text))
     with pytest.raises(RuntimeError, match="There is no file"):
         bpy.ops.hyper_mocap.import_video(filepath=str(tmp_path / "nothing.mp4"))
-    assert bpy.context.scene.hyper_mocap.video == "" and not bpy.data.movieclips
+    assert bpy.context.scene.hyper_mocap.clip is None and not bpy.data.movieclips
+
+
+@pytest.mark.parametrize("saved_first", [True, False])
+def test_the_video_is_found_when_it_moves_with_the_file(addon, tmp_path: Path, saved_first: bool) -> None:
+    from addon.figures import hide_figures
+
+    (tmp_path / "a" / "clips").mkdir(parents=True)
+    blend, preferences = tmp_path / "a" / "shot.blend", bpy.context.preferences.filepaths
+    assert preferences.use_relative_paths, "Blender's default"
+    if saved_first:
+        bpy.ops.wm.save_as_mainfile(filepath=str(blend))
+    path = support.import_clip(tmp_path / "a" / "clips")
+    if saved_first:
+        assert bpy.context.scene.hyper_mocap.clip.filepath == f"//clips/{path.name}"
+        made = bpy.data.collections.new("Made")
+        made["hyper_mocap_video"] = portable(str(path))
+        bpy.context.scene.collection.children.link(made)
+    bpy.ops.wm.save_as_mainfile(filepath=str(blend), relative_remap=True)
+    (tmp_path / "a").rename(tmp_path / "b")
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "b" / "shot.blend"))
+    settings = bpy.context.scene.hyper_mocap
+    moved = tmp_path / "b" / "clips" / path.name
+    assert Path(video_path(settings)) == moved
+    assert hide_figures(bpy.context.view_layer, str(moved)) == (["Made"] if saved_first else [])
+    settings.clip.filepath = str(path)
+    assert Path(video_path(settings)) == path, "gone, and not beside the file"
+    moved.rename(tmp_path / "b" / path.name)
+    assert Path(video_path(settings)) == tmp_path / "b" / path.name
+
+
+def test_absolute_paths_stay_where_they_are_preferred(addon, tmp_path: Path) -> None:
+    bpy.context.preferences.filepaths.use_relative_paths = False
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    path = support.import_clip(tmp_path)
+    assert bpy.context.scene.hyper_mocap.clip.filepath == str(path)
+    bpy.context.preferences.filepaths.use_relative_paths = True
 
 
 def test_scene_takes_the_clips_rate(addon, tmp_path: Path) -> None:

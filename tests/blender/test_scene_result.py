@@ -91,7 +91,7 @@ def test_the_video_named_in_the_file_comes_back(data, tmp_path, place):
     assert summary.collection == "clip Mocap" and summary.warnings == []
     if place in folders:
         assert [bpy.path.abspath(image.clip.filepath) for image in images] == [str(clip)]
-        assert world.person_object()["hyper_mocap_video"] == str(clip)
+        assert bpy.path.abspath(world.person_object()["hyper_mocap_video"]) == str(clip)
     else:
         assert not images and "hyper_mocap_video" not in world.person_object()
 
