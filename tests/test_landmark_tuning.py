@@ -387,9 +387,10 @@ def test_heat_maps_come_back(original, bank):
 
 def test_heat_maps_that_need_no_fit_stay(original, bank):
     features = bank.stored(1)
-    network = copy.deepcopy(original)
+    network = shaken(original, 1e-4)
     config = RefitConfig(lateral_steps=2, lateral_rendered=2, lateral_real=2, lateral_rate=0.1)
-    assert fit_lateral(original, network, features, features, config) == pytest.approx((1, 1), abs=1e-6)
+    before, after = fit_lateral(original, network, features, features, config)
+    assert before == after > 0.999
     assert torch.equal(network.lateral8.mix.weight, original.lateral8.mix.weight)
 
 

@@ -35,7 +35,7 @@ from core.synth.takes import CONDITIONS, draw_takes
 from core.synth.workers import make_crops_in_parallel
 
 HIPS = [KEYPOINT_NAMES.index(f"{side}_hip") for side in ("left", "right")]
-SMALL = CropConfig(count=4, batch=1, moments=2, seed=3, chunk=1)
+SMALL = CropConfig(count=4, batch=1, moments=2, seed=3, chunk=1, hard_every=1)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +136,7 @@ def test_shards_follow_from_the_seed_and_missing_ones_are_made_again(tmp_path: P
         == [p.name for p in crop_paths(tmp_path, "train")]
     )
     before = [p.read_bytes() for p in paths]
+    assert np.abs(read_crops(paths[0])["xy"] - read_crops(paths[1])["xy"]).max() > 1
     kept = paths[0].stat().st_mtime_ns
     paths[1].unlink()
     told = []
@@ -145,6 +146,20 @@ def test_shards_follow_from_the_seed_and_missing_ones_are_made_again(tmp_path: P
     shard = read_crops(paths[1])
     assert shard["xy"].shape == (2, 25, 2) and decode_crops(shard, np.arange(2)).shape == (2, 256, 256, 3)
     assert set(read_crops(paths[1], with_pictures=False)) == {"xy", "world", "aux", "hidden", "roi"}
+
+
+def test_each_so_manieth_shard_is_hard(motions, monkeypatch):
+    drawn = []
+
+    def remember(*_, conditions, **__):
+        drawn.append(conditions)
+        raise InterruptedError
+
+    monkeypatch.setattr("core.synth.crops.draw_takes", remember)
+    for number in range(6):
+        with pytest.raises(InterruptedError):
+            make_crop_shard(motions, CropConfig(), number)
+    assert [c == CONDITIONS["hard"] for c in drawn] == [True, False, False, False, False, True]
 
 
 def draw_nobody(takes, person, index, *_):
