@@ -13,7 +13,7 @@ from .scene.camera import first_picture
 
 
 def video_path(settings) -> str:
-    """Return the absolute path of a scene's video, "" for none; if it is gone, that beside the .blend where one is."""
+    """Return the absolute path of a scene's video, "" for none; if it is gone, the one beside the .blend."""
     if settings.clip is None:
         return ""
     path = bpy.path.abspath(settings.clip.filepath)

@@ -25,13 +25,15 @@ class FigureBuild:
     Without armature the mesh has the person's shape baked in: its vertices will be given frame by frame.
     """
 
-    def __init__(self, body: BodyData, betas: np.ndarray, person: int, *, has_armature: bool = True) -> None:
+    def __init__(
+        self, body: BodyData, betas: np.ndarray, person: int, *, has_armature: bool = True, label: str = ""
+    ) -> None:
         self.armature: Handle | None = None
         self.mesh: Handle | None = None
         self.next_piece = "mesh"
         """Kind of the piece that `step` will do."""
         self._body, self._betas, self._person, self._has_armature = body, betas, person, has_armature
-        self._title = f"Person {person + 1}"
+        self._title = f"Person {person + 1}{label}"
         self._pieces = self._run()
 
     def step(self) -> bool:

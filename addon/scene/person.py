@@ -78,11 +78,17 @@ class PersonState:
     channels: list[Channel] = field(default_factory=make_channels)
 
     def build(
-        self, collection: bpy.types.Collection, body: BodyData, properties: dict, *, has_armature: bool = True
+        self,
+        collection: bpy.types.Collection,
+        body: BodyData,
+        properties: dict,
+        *,
+        has_armature: bool = True,
+        label: str = "",
     ) -> None:
-        """Do the next piece of making the figure; at the last one remember its handles."""
+        """Do the next piece of making the figure; at the last one remember its handles. label: see Stage."""
         if self.building is None:
-            self.building = FigureBuild(body, self.betas, self.person, has_armature=has_armature)
+            self.building = FigureBuild(body, self.betas, self.person, has_armature=has_armature, label=label)
         try:
             if self.building.next_piece != "link":
                 self.building.step()

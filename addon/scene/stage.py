@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 
 import bpy
 import numpy as np
@@ -41,6 +43,8 @@ class Stage:
         self._scene = mark(scene, "scenes")
         self._user = UserState(scene)
         self._collection: Handle | None = None
+        self._take = self.label = ""
+        """What figures' names end with, to tell recoveries apart: "", " take 2", " CLIP", " CLIP take 2"."""
 
     def warn(self, text: str) -> None:
         """Keep a sentence for the user, once."""
@@ -101,7 +105,7 @@ class Stage:
             collection = self._collection.find_or_none()
             is_linked = collection is not None and any(c == collection for c in scene.collection.children_recursive)
             return collection if is_linked else None
-        collection = figure.ensure_collection(scene, f"{self._base_name()} Mocap", self.provenance())
+        collection = figure.ensure_collection(scene, f"{self._base_name()} Mocap{self._number()}", self.provenance())
         self._collection = mark(collection, "collections")
         return collection
 
@@ -110,7 +114,7 @@ class Stage:
         if not self.views.is_started:
             collection = self.collection_or_none()
             if collection is not None:
-                camera = self.views.start(self.scene_or_none(), collection, f"{self._base_name()} Camera")
+                camera = self.views.start(self.scene_or_none(), collection, f"{self._base_name()} Camera{self._take}")
                 self._show_video(camera)
         picture = self.views.write(lambda starts: self.scene_frames(self._times_of(starts, people)))
         scene = self.scene_or_none()
@@ -149,6 +153,17 @@ class Stage:
                 return
             clip = camera.data.background_images[-1].clip
             clip.filepath = portable(bpy.path.abspath(clip.filepath))
+
+    def _number(self) -> str:
+        """Find the first take of this clip whose names are free, set `label`, and return "" or " take N"."""
+        base, figures = self._base_name(), re.compile(r"Person \d+(.*?)( Body)?")
+        taken = {found[1] for obj in bpy.data.objects if (found := figures.fullmatch(obj.name))}
+        for number in itertools.count(1):
+            self._take = f" take {number}" if number > 1 else ""
+            labels = [label for label in (self._take, f" {base}{self._take}") if label not in taken]
+            if f"{base} Mocap{self._take}" not in bpy.data.collections and labels:
+                self.label = labels[0]
+                return self._take
 
     def _base_name(self) -> str:
         path = self.video.path if self.video else ""

@@ -287,7 +287,8 @@ class SceneWriter:
         properties = self._stage.provenance(self._body.name)
         has_armature = self.options.mode != "SHAPE_KEYS"
         kind = state.building.next_piece if state.building is not None else "mesh"
-        return Piece(kind, lambda: state.build(collection, self._body, properties, has_armature=has_armature))
+        known = {"has_armature": has_armature, "label": self._stage.label}
+        return Piece(kind, lambda: state.build(collection, self._body, properties, **known))
 
     def _reshape(self, state: PersonState, owner: bpy.types.Object) -> None:
         self._reshaped.discard(state.person)

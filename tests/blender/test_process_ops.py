@@ -332,20 +332,29 @@ def test_another_recovery_of_a_clip_hides_the_earlier_one(addon, runtime, monkey
     support.recover()
     assert seen() == {"Person 1"}
     support.recover()
-    assert seen() == {"Person 1.001"}, "two in one place"
-    assert bpy.context.view_layer.objects.active == bpy.data.objects["Person 1.001"]
+    assert seen() == {"Person 1 take 2"}, "two in one place"
+    assert bpy.context.view_layer.objects.active == bpy.data.objects["Person 1 take 2"]
     assert bpy.data.objects["Person 1"].animation_data.action.frame_range[1] == 8, "it is only out of sight"
     bpy.ops.object.select_all(action="DESELECT")
-    assert [obj.name for obj in chosen_figures(bpy.context)] == ["Person 1.001"]
+    assert [obj.name for obj in chosen_figures(bpy.context)] == ["Person 1 take 2"]
     support.use_engine(monkeypatch, tmp_path / "bad", error_at=0)
     with pytest.raises(RuntimeError):
         bpy.ops.hyper_mocap.recover_motion()
-    assert seen() == {"Person 1.001"}, "nothing came that could take its place"
+    assert seen() == {"Person 1 take 2"}, "nothing came that could take its place"
     support.use_engine(monkeypatch, tmp_path / "other", frames=8)
     path.rename(tmp_path / "other.avi")
     bpy.ops.hyper_mocap.import_video(filepath=str(tmp_path / "other.avi"))
     support.recover()
-    assert seen() == {"Person 1.001", "Person 1.002"}, "another clip"
+    assert seen() == {"Person 1 take 2", "Person 1 other"}, "another clip"
+    for name in ("Person 1 take 2", "Person 1 other"):
+        figure = bpy.data.objects[name]
+        body = figure.children[0]
+        assert (figure.data.name, figure.animation_data.action.name) == (name, name)
+        assert (body.name, body.data.name) == (f"{name} Body", f"{name} Body")
+    places = sorted(c.name for c in bpy.data.collections)
+    assert places == sorted([f"{path.stem} Mocap", f"{path.stem} Mocap take 2", "other Mocap"])
+    cameras = sorted(obj.name for obj in bpy.data.objects if obj.type == "CAMERA")
+    assert cameras == sorted([f"{path.stem} Camera", f"{path.stem} Camera take 2", "other Camera"])
 
 
 def test_every_job_has_result_files_of_its_own(addon, monkeypatch, tmp_path: Path) -> None:
@@ -354,7 +363,7 @@ def test_every_job_has_result_files_of_its_own(addon, monkeypatch, tmp_path: Pat
     path = support.import_clip(tmp_path, frames=8)
     support.recover()
     support.recover()
-    files = [Path(bpy.data.objects[name]["hyper_mocap_result"]) for name in ("Person 1", "Person 1.001")]
+    files = [Path(bpy.data.objects[name]["hyper_mocap_result"]) for name in ("Person 1", "Person 1 take 2")]
     assert all(file.is_file() for file in files)
     assert [file.parent for file in files] == [tmp_path / "results" / name for name in (path.stem, f"{path.stem} 2")]
     options = heard(folder)["job"]["options"]

@@ -149,7 +149,7 @@ def test_second_run_beside_the_first(body):
         world.write_motion(scene, body, motion, np.zeros(10))
     assert len([o for o in scene.objects if o.type == "ARMATURE"]) == 2
     names = sorted(c.name for c in scene.collection.children)
-    assert names == ["a walk Mocap", "a walk Mocap.001"]
+    assert names == ["a walk Mocap", "a walk Mocap take 2"]
 
 
 @pytest.mark.skipif(not os.path.exists(BODY_FILE), reason="the default body was not built")
