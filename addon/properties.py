@@ -53,12 +53,6 @@ def _keep_order(settings, _context) -> None:
         settings.frame_last = settings.frame_first
 
 
-def _keep_height(settings, _context) -> None:
-    """No height between "recovered" and what the engine takes."""
-    if 0 < settings.height < protocol.HEIGHTS_M[0]:
-        settings.height = protocol.HEIGHTS_M[0]
-
-
 def _share_of_smoothing(name: str) -> FloatProperty:
     return FloatProperty(
         name=name,
@@ -152,20 +146,24 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
         max=500.0,
         unit="CAMERA",
     )
+    use_height: BoolProperty(
+        name="Known Height",
+        description=(
+            "Give the standing height of the people in the clip instead of recovering it. For people of several "
+            "heights leave it off and use Set Height on each figure afterwards"
+        ),
+        default=False,
+    )
     height: FloatProperty(
         name="Height",
-        description=(
-            "Known standing height of the people in the clip; 0 recovers it. For people of several heights leave it "
-            "at 0 and use Set Height on each figure afterwards"
-        ),
-        default=0.0,
-        min=0.0,
+        description="Standing height of the people in the clip",
+        default=1.7,
+        min=protocol.HEIGHTS_M[0],
         max=protocol.HEIGHTS_M[1],
         precision=2,
         step=1,
         subtype="DISTANCE",
         unit="LENGTH",
-        update=_keep_height,
     )
     use_camera: BoolProperty(
         name="Camera", description="Make a camera that shows the figure as the video does", default=True

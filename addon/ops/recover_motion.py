@@ -45,7 +45,7 @@ def collect_job_options(settings, preferences) -> dict:
         options["smoothing_by_limb"] = by_limb
     if settings.use_focal:
         options["focal_mm"] = round(settings.focal_mm, 3)
-    if settings.height > 0:
+    if settings.use_height:
         options["height_m"] = round(settings.height, 4)
     if preferences and preferences.body_path:
         options["body"] = bpy.path.abspath(preferences.body_path)

@@ -138,7 +138,11 @@ class HYPER_MOCAP_PT_recover(_Tab, bpy.types.Panel):
         lens.enabled = settings.use_focal
         lens.prop(settings, "focal_mm", text="")
         layout.prop(settings, "panning")
-        layout.prop(settings, "height")
+        row = layout.row(heading="Known Height")
+        row.prop(settings, "use_height", text="")
+        height = row.row()
+        height.enabled = settings.use_height
+        height.prop(settings, "height", text="")
         column = layout.column(heading="Make", align=True)
         column.prop(settings, "use_camera")
         background = column.row()

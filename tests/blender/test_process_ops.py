@@ -227,6 +227,8 @@ def test_a_job_writes_keys_that_pose_the_body(addon, runtime, monkeypatch, tmp_p
     settings.use_focal, settings.focal_mm = True, 35.0
     settings.height = 0.2
     assert settings.height == 0.5, "what the engine takes at least"
+    assert "height_m" not in importlib.import_module("addon.ops.recover_motion").collect_job_options(settings, None)
+    settings.use_height = True
     settings.height = 1.72
     support.recover()
     for person in (0, 1):
