@@ -347,7 +347,6 @@ def test_network_files_are_checked(tmp_path):
     with torch.no_grad():
         meshes = [n.eval().recover(n.lift(inputs, frames), features, sequences, mids).vertices for n in (net, loaded)]
     torch.testing.assert_close(*meshes, rtol=1e-2, atol=1e-2)
-    assert isinstance(checkpoint.load_lifter(path), Lifter)
     other = full_body(body)
     other.vertex_count = 6890
     with pytest.raises(SetupError, match="6890"):

@@ -19,7 +19,6 @@ from core.errors import SetupError
 from core.models.coarse_body import known_coarse_body
 from core.models.config import HyperbolicConfig, from_dict, to_dict
 from core.models.hyperbolic import HyperbolicNet
-from core.models.lifter import Lifter
 from core.skeleton import JOINT_NAMES, KEYPOINT_NAMES
 
 FORMAT = "hyper-mocap-network-1"
@@ -77,14 +76,6 @@ def read_network(path: str | Path) -> tuple[dict[str, Tensor], HyperbolicConfig,
     config = from_dict(HyperbolicConfig, json.loads(metadata["config"]))
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     return tensors, config, {"stage": metadata["stage"], "notes": json.loads(metadata["notes"])}
-
-
-def load_lifter(path: str | Path) -> Lifter:
-    """The lifter of a network file, in evaluation mode."""
-    tensors, config, _ = read_network(path)
-    lifter = Lifter(config.lifter)
-    _load_strictly(lifter, {k[7:]: v for k, v in tensors.items() if k.startswith("lifter.")}, path)
-    return lifter.eval()
 
 
 def load_network(path: str | Path, body: Body) -> HyperbolicNet:

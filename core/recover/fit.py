@@ -1,6 +1,6 @@
 """Method "fit": a person's motion from the detector's keypoints and landmarks alone, by optimisation.
 
-0. where keypoints jump, left and right settled by the shipped lifter if there is one (readings.py)
+0. where keypoints jump, left and right settled by continuity (readings.py)
 1. first guess per frame in closed form (initial.py); left and right settled over time (sides.py)
 2. one shape from frames spread over the clip (solve.solve_shape)
 3. windows of a few seconds, each solved at once; a window sees some frames past those it hands on, and starts from
@@ -13,23 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from core.errors import SetupError
 from core.records import Camera, CameraMotion, Track
 from core.recover.anchor import Anchor
 from core.recover.chain import Shaped, build_chain, pose_chain, shape_chain
 from core.recover.evidence import Evidence, read_evidence
 from core.recover.gravity import estimate_pitch, pitch_evidence
 from core.recover.initial import drop_outliers, fill_gaps, guess_rotations, guess_translation
-from core.recover.jumps import find_jumps
 from core.recover.prior import PosePrior, load_prior
 from core.recover.readings import settle_readings
-from core.recover.shipped import WEIGHTS, shipped_lifter
 from core.recover.sides import settle_sides
 from core.recover.solve import graduated, solve_motion, solve_shape
 from core.recover.terms import Sigmas
@@ -106,7 +102,7 @@ def fit(
     known: the first frames of the result as an earlier, interrupted call handed them on; they are kept, and on_frames
     gets what follows.
     """
-    track = settle_by_lifter(track, camera, should_stop)
+    track = settle_readings(track).track
     chain, prior, evidence = build_chain(body), load_prior(), read_evidence(track, camera)
     mean_shape = shape_chain(chain, torch.zeros(chain.shape_count, dtype=torch.float64))
     evidence = settle(evidence, guess_motion(evidence, mean_shape)[1], should_stop)
@@ -145,17 +141,6 @@ def fit(
     return solve_windows(
         track, evidence, shaped, rotmats, trans, prior, options, None, on_frames, should_stop, on_progress, done
     )
-
-
-def settle_by_lifter(track: Track, camera: Camera, should_stop: Stop = _never, weights: Path = WEIGHTS) -> Track:
-    """The track with left and right exchanged back where the lifter says so; as it is without a lifter."""
-    if not find_jumps(track).any():
-        return track
-    try:
-        lifter = shipped_lifter(weights)
-    except SetupError:
-        return track
-    return settle_readings(lifter, track, camera, should_stop=should_stop).track
 
 
 def settle(evidence: Evidence, trans: Tensor, should_stop: Stop = _never) -> Evidence:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,9 +34,9 @@ from core.recover.readings import Settled, settle_readings
 from core.recover.refine import carry_on
 from core.recover.refine import refine as refine_motion
 from core.recover.root import place_root
-from core.recover.shipped import WEIGHTS
 from core.skeleton import PARENTS
 
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "hyperbolic.safetensors"
 CHUNK = 32
 MESH_EVERY = {"cpu": 4}
 """Frames from mesh to mesh by device; on others every frame has one."""
@@ -82,7 +83,7 @@ def recover_by_network(
     all are refined, the result goes on with the network's. Without it `known` is not used: the network starts over.
     """
     net = (net or _shipped_network()).to(device)
-    settled = settle_readings(net.lifter, track, camera, device=device, should_stop=should_stop)
+    settled = settle_readings(track)
     if not refine:
         return _by_network(settled, camera, body, device, on_frames, should_stop, on_progress, net)
     total = len(track)

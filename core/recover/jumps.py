@@ -30,8 +30,6 @@ class JumpOptions:
     """Mean way of a group's keypoints in 1/30 s, as share of the body's size, from which a jump is suspected."""
     kept: float = 0.8
     """Of the way across a jump, so much at most may be left with the sides exchanged, at one of the next frames."""
-    blend_s: float = 0.2
-    """Jumps within this time are one: between them lie blends of both readings."""
 
 
 def find_jumps(track: Track, options: JumpOptions = JumpOptions()) -> np.ndarray:
@@ -62,17 +60,6 @@ def find_jumps(track: Track, options: JumpOptions = JumpOptions()) -> np.ndarray
                 shows[k : k + len(crosses)] |= crosses
         jumps[1:, g] = is_far & shows & seen[1:] & seen[:-1]
     return jumps
-
-
-def find_blends(jumps: np.ndarray, times: np.ndarray, options: JumpOptions = JumpOptions()) -> np.ndarray:
-    """[N, G] bool: the frames of jumps [N, G], and those between jumps that follow each other closely."""
-    blends = jumps.copy()
-    for g in range(jumps.shape[1]):
-        at = np.flatnonzero(jumps[:, g])
-        for a, b in zip(at[:-1], at[1:]):
-            if times[b] - times[a] <= options.blend_s:
-                blends[a : b + 1, g] = True
-    return blends
 
 
 def body_sizes(track: Track) -> np.ndarray:
