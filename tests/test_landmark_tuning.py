@@ -26,7 +26,7 @@ from core.train.landmarks import features as features_module
 from core.train.landmarks import run as run_module
 from core.train.landmarks.features import CropBank, CropBatch, to_images, to_input
 from core.train.landmarks.footage import FootageBank, FootageConfig, _crops_of, carry, read_twice
-from core.train.landmarks.objective import TuneLoss, footage_loss, rendered_loss
+from core.train.landmarks.objective import TuneLoss, flatten_far, footage_loss, rendered_loss
 from core.train.landmarks.refit import (
     RefitConfig,
     distil_lateral,
@@ -277,8 +277,10 @@ def test_losses_by_hand(bank):
         for k, index in enumerate(KEPT):
             state = int(batch.hidden[b, k])
             share = {0: 1.0, 1: 0.6}.get(state, 0.2)
-            place += share * float((landmarks[b, index, :2] - batch.xy[b, k]).norm()) / 256
-            distance += share * float((kept[k] - batch.world[b, k]).norm())
+            off = float((landmarks[b, index, :2] - batch.xy[b, k]).norm()) / 256
+            apart = float((kept[k] - batch.world[b, k]).norm())
+            place += share * (off / 4 + 1.5 * 0.03 * np.log(1 + off / 0.03))
+            distance += share * (apart / 4 + 1.5 * 0.12 * np.log(1 + apart / 0.12))
             logit = float(landmarks[b, index, 3])
             visibility += np.log1p(np.exp(-logit if state == 0 else logit))
         aux += sum(float((landmarks[b, 33 + i, :2] - batch.aux[b, i]).norm()) / 256 for i in range(2))
@@ -486,3 +488,13 @@ def test_an_original_batch_has_its_own_truth(bank):
     for i in range(6):
         row = int((every.xy - drawn.xy[i]).abs().sum((1, 2)).argmin())
         assert torch.equal(every.features[row], drawn.features[i]) and torch.equal(every.world[row], drawn.world[i])
+
+
+def test_between_two_places_that_are_equally_likely_one_is_the_best():
+    """Said in the middle of two places it costs more than at either; with plain distances it would cost the same."""
+    at = torch.linspace(0, 1, 101)
+    cost = flatten_far(at, 0.03) + flatten_far(1 - at, 0.03)
+    assert cost.argmin() in (0, 100) and cost.argmax() == 50
+    x = torch.tensor([1e-6, 0.03, 100.0], requires_grad=True)
+    (slope,) = torch.autograd.grad(flatten_far(x, 0.03).sum(), x)
+    torch.testing.assert_close(slope, torch.tensor([1.75, 1.0, 0.25]), atol=1e-3, rtol=0)

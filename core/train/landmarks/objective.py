@@ -1,7 +1,9 @@
 """What the tuned landmarks are held to: the truth of rendered crops, the pseudo truth of real ones.
 
-Distances, not squares, so that a limb taken for the other one does not drown the rest. The original network gives 39
-landmarks, of which the rendered truth knows 25 and the two that place the next crop; only real crops hold the rest.
+Distances, not squares, so that a limb taken for the other one does not drown the rest; rendered ones grow slower the
+larger they are, so that where left and right cannot be told apart one of them is said, not the middle. The
+original network gives 39 landmarks, of which the rendered truth knows 25 and the two that place the next crop; only
+real crops hold the rest.
 """
 
 from __future__ import annotations
@@ -44,6 +46,9 @@ class TuneLoss:
     soft_place: float = 1e-5
     soft_world: float = 1e-4
     """Added to squared distances: below their roots (3e-3 of the side, 1 cm) distances count as squares."""
+    far_place: float = 0.03
+    far_world: float = 0.12
+    """Where distances begin to count less."""
 
 
 def rendered_loss(output: TailOutput, batch: CropBatch, weights: TuneLoss) -> tuple[Tensor, dict[str, Tensor]]:
@@ -51,8 +56,11 @@ def rendered_loss(output: TailOutput, batch: CropBatch, weights: TuneLoss) -> tu
     hidden = batch.hidden  # [B, 25]
     share = torch.where(hidden >= 2, weights.outside, torch.where(hidden == 1, weights.hidden, 1.0))
     kept = output.landmarks[:, KEPT]
-    place = (share * _distance((kept[..., :2] - batch.xy) / CROP_SIZE, weights.soft_place)).mean()
-    world = (share * _distance(about_hips(output.world[:, KEPT]) - batch.world, weights.soft_world)).mean()
+    place = _distance((kept[..., :2] - batch.xy) / CROP_SIZE, weights.soft_place)
+    world = _distance(about_hips(output.world[:, KEPT]) - batch.world, weights.soft_world)
+    place, world = (
+        (share * flatten_far(d, far)).mean() for d, far in ((place, weights.far_place), (world, weights.far_world))
+    )
     points = output.landmarks[:, [HIP_CENTRE, SCALE_POINT], :2]
     crop_points = ((points - batch.aux) / CROP_SIZE).norm(dim=-1).mean()
     visibility = functional.binary_cross_entropy_with_logits(kept[..., VISIBILITY], (hidden == 0).float())
@@ -66,6 +74,11 @@ def footage_loss(output: TailOutput, batch: FootageBatch, weights: TuneLoss) -> 
     world = _distance(output.world - batch.world, weights.soft_world)
     place, world = (batch.confidence * place)[:, :USED_POINTS], (batch.confidence * world)[:, :BODY_POINTS]
     return weights.place * place.mean() + weights.world * world.mean()
+
+
+def flatten_far(distance: Tensor, far: float) -> Tensor:
+    """Distances whose slope falls from 1.75 at 0 to 1 at `far` and towards 0.25 far beyond."""
+    return 0.25 * distance + 1.5 * far * torch.log1p(distance / far)
 
 
 def about_hips(world: Tensor) -> Tensor:
