@@ -133,7 +133,8 @@ def test_cancel_while_perceiving(video, tmp_path):
     with Blender(frames=1000, delay_s=0.05) as blender:
         blender.read()
         blender.send(protocol.Job(video, {"out_dir": str(tmp_path)}))
-        blender.read_until(protocol.Progress)
+        while (found := blender.read_until(protocol.Progress)[-1]).stage != "perceive" or found.done < 2:
+            pass  # until frames have been seen
         blender.send(protocol.Cancel())
         began = time.monotonic()
         done = blender.read_until(protocol.Done, protocol.Error)[-1]
