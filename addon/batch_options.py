@@ -15,8 +15,7 @@ from .wire import protocol
 
 FORMATS = ("fbx", "glb", "blend", "npz")
 QUALITIES = ("draft", "standard", "high")
-VIDEO_SUFFIXES = frozenset(".mp4 .mov .m4v .avi .mkv .webm .mpg .mpeg .mts .m2ts .wmv .ogv".split())
-"""What a folder is searched for; a file that is named is taken whatever it is called."""
+VIDEO_SUFFIXES = protocol.VIDEO_SUFFIXES
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .tif .tiff .bmp .webp".split())
 """A folder without videos that holds images is one clip."""
 

@@ -36,6 +36,8 @@ TOKEN_VARIABLE = "HYPER_MOCAP_TOKEN"
 """Environment variable that carries the token to the engine; it never appears in a command line."""
 DEFAULT_METHOD = "hyperbolic"
 """The recovery method where nothing else is asked for."""
+VIDEO_SUFFIXES = tuple(".mp4 .mov .m4v .avi .mkv .webm .mpg .mpeg .mts .m2ts .wmv .ogv".split())
+"""What a folder is searched for; a file that is named is taken whatever it is called."""
 REFINES_BY_DEFAULT = True
 """Whether a job refines a network's motion to the footage where its options do not say."""
 REFINABLE_METHODS = frozenset({"hyperbolic"})

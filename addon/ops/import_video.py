@@ -10,8 +10,7 @@ from bpy_extras.io_utils import ImportHelper
 
 from ..frame_rate import set_frame_rate, timeline_end
 from ..videos import portable
-
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".ogv")
+from ..wire import protocol
 
 
 class HYPER_MOCAP_OT_import_video(bpy.types.Operator, ImportHelper):
@@ -22,7 +21,9 @@ class HYPER_MOCAP_OT_import_video(bpy.types.Operator, ImportHelper):
     bl_options = {"REGISTER", "UNDO"}
 
     filename_ext = ""
-    filter_glob: StringProperty(default=";".join(f"*{s};*{s.upper()}" for s in VIDEO_SUFFIXES), options={"HIDDEN"})
+    filter_glob: StringProperty(
+        default=";".join(f"*{s};*{s.upper()}" for s in protocol.VIDEO_SUFFIXES), options={"HIDDEN"}
+    )
     use_frame_range: BoolProperty(
         name="Set Frame Range", description="Let the scene end where the clip ends", default=True
     )

@@ -105,7 +105,7 @@ def _clips(args: argparse.Namespace) -> int:
         embedding_size=args.embedding,
     )
     started, show = time.monotonic(), _rate_bar(args, "Rendering clips", "frames")
-    workers = min(args.workers or (os.cpu_count() or 1 if device.type == "cpu" else 1), config.shards)
+    workers = _workers(args, device, config.shards)
     if workers > 1:
         make_dataset_in_parallel(args.out, args.bank, config=config, workers=workers, on_progress=show)
     else:
@@ -130,7 +130,7 @@ def _crops(args: argparse.Namespace) -> int:
     device = torch.device(choose_device(args.device))
     config = CropConfig(split=args.split, count=args.frames, seed=args.seed, supersample=args.supersample or 1)
     started, show = time.monotonic(), _rate_bar(args, "Rendering crops", "crops")
-    workers = min(args.workers or (os.cpu_count() or 1 if device.type == "cpu" else 1), config.shards)
+    workers = _workers(args, device, config.shards)
     if workers > 1:
         make_crops_in_parallel(args.out, args.bank, config=config, workers=workers, on_progress=show)
     else:
@@ -138,6 +138,10 @@ def _crops(args: argparse.Namespace) -> int:
         make_crops(args.out, bank, body, config=config, device=device, on_progress=show)
     args.console.line(f"{config.shards} files in {args.out} after {time.monotonic() - started:.0f} s")
     return DONE
+
+
+def _workers(args: argparse.Namespace, device: torch.device, shards: int) -> int:
+    return min(args.workers or (os.cpu_count() or 1 if device.type == "cpu" else 1), shards)
 
 
 def _rate_bar(args: argparse.Namespace, title: str, unit: str) -> Callable[[int, int], None]:

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from core.errors import InputError
+from core.protocol import VIDEO_SUFFIXES
 from core.video import IMAGE_SUFFIXES
-
-VIDEO_SUFFIXES = frozenset(".mp4 .mov .m4v .avi .mkv .webm .mpg .mpeg .mts .m2ts .wmv .ogv".split())
-"""What a folder is searched for; a file that is named is taken whatever it is called."""
 
 
 def find_videos(words: Iterable[str]) -> list[str]:

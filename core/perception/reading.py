@@ -66,7 +66,7 @@ class Reading:
 
 def read_output(output: LandmarkOutput, roi: Roi) -> Reading:
     """Network output for B crops, and the Roi [B] they were taken at -> Reading."""
-    return _place(_read_crops(output), roi)
+    return _place(decode_output(output), roi)
 
 
 def read_both(output: LandmarkOutput, mirrored: LandmarkOutput, roi: Roi) -> Reading:
@@ -74,7 +74,7 @@ def read_both(output: LandmarkOutput, mirrored: LandmarkOutput, roi: Roi) -> Rea
 
     The embedding is the unmirrored crop's.
     """
-    return _place(average_readings(_read_crops(output), mirror_reading(_read_crops(mirrored))), roi)
+    return _place(average_readings(decode_output(output), mirror_reading(decode_output(mirrored))), roi)
 
 
 class CropReading(NamedTuple):
@@ -92,7 +92,8 @@ class CropReading(NamedTuple):
     """[B, 1152]."""
 
 
-def _read_crops(output: LandmarkOutput) -> CropReading:
+def decode_output(output: LandmarkOutput) -> CropReading:
+    """Landmarks refined by the heat maps, confidence from visibility and presence; in the crops' coordinates."""
     return CropReading(
         points=refine_by_heatmaps(output.landmarks[..., :2], output.heatmaps),
         confidence=output.landmarks[..., 3:].sigmoid().amin(-1),  # visibility, presence

@@ -20,8 +20,6 @@ z forward): a network that sees nothing but the crop can know no others.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,13 +35,12 @@ from core.models.inputs import ImageGeometry, view_rotation
 from core.perception.reading import rotate_world
 from core.perception.roi import ROI_SCALE, Roi, image_to_crop
 from core.skeleton import KEYPOINT_NAMES
-from core.synth.dataset import outside_image, roi_of, sampler_config, shard_seed
+from core.synth.dataset import make_shards, outside_image, roi_of, sampler_config, shard_seed
+from core.synth.format import save_arrays
 from core.synth.motion import MotionBank
 from core.synth.render import render_crops
 from core.synth.sampler import MotionSampler
 from core.synth.takes import CONDITIONS, Takes, draw_takes
-
-logger = logging.getLogger(__name__)
 
 VERSION = 1
 FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -119,22 +116,13 @@ def make_crops(
     Of several `workers`, each makes every so-manieth shard.
     """
     config = config or CropConfig()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     motion = sampler_config(config.split, config.moments, config.spacing)
     motions = MotionSampler(bank, body, split=config.split, config=motion, device=device)
-    numbers = range(worker, config.shards, workers)
-    paths = []
-    for place, number in enumerate(numbers):
-        path = folder / f"{config.split}-s{config.seed}-{number:04d}.npz"
-        paths.append(path)
-        if not path.exists():
-            started = time.perf_counter()
-            write_crops(path, make_crop_shard(motions, config, number))
-            logger.info("%s: %.0f crops a second", path.name, config.per_shard / (time.perf_counter() - started))
-        if on_progress:
-            on_progress((place + 1) * config.per_shard, len(numbers) * config.per_shard)
-    return paths
+
+    def make(path: Path, number: int, _: Callable[[int], None]) -> None:
+        write_crops(path, make_crop_shard(motions, config, number))
+
+    return make_shards(folder, config, make, worker=worker, workers=workers, on_progress=on_progress)
 
 
 @torch.inference_mode()
@@ -203,11 +191,7 @@ def decode_crops(shard: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
 def write_crops(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     """Write one shard; the file appears whole or not at all."""
     _check(arrays, str(path))
-    path = Path(path)
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as out:
-        np.savez(out, version=np.int32(VERSION), **arrays)
-    partial.replace(path)
+    save_arrays(path, VERSION, arrays)
 
 
 def read_crops(path: str | Path, *, with_pictures: bool = True) -> dict[str, np.ndarray]:

@@ -61,8 +61,13 @@ class DatasetConfig:
     """None keeps the detector's 1152 numbers; a smaller number keeps that many random projections of them."""
 
     @property
+    def per_shard(self) -> int:
+        """Frames."""
+        return self.clip_frames * self.batch
+
+    @property
     def shards(self) -> int:
-        return -(-self.frames // (self.clip_frames * self.batch))
+        return -(-self.frames // self.per_shard)
 
 
 def sampler_config(split: str, frames: int, spacing: int = 1) -> SamplerConfig:
@@ -92,34 +97,47 @@ def make_dataset(
     Of several `workers`, each makes every so-manieth shard.
     """
     config = config or DatasetConfig()
+    motion = sampler_config(config.split, config.clip_frames, config.spacing)
+    motions = MotionSampler(bank, body, split=config.split, config=motion, device=device)
+
+    def make(path: Path, number: int, on_frames: Callable[[int], None]) -> None:
+        write_shard(path, make_shard(motions, bank, detector, config, number, on_frames=on_frames))
+
+    return make_shards(folder, config, make, worker=worker, workers=workers, on_progress=on_progress)
+
+
+def make_shards(
+    folder: str | Path,
+    config,
+    make: Callable[[Path, int, Callable[[int], None]], None],
+    *,
+    worker: int,
+    workers: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> list[Path]:
+    """Have the shards of `config` made that are not in the folder: make(path, number, tell what is done of it).
+
+    Returns the paths of every `workers`-th shard from `worker` on. Progress counts `config.per_shard` for each.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    motions = MotionSampler(
-        bank,
-        body,
-        split=config.split,
-        config=sampler_config(config.split, config.clip_frames, config.spacing),
-        device=device,
-    )
     numbers = range(worker, config.shards, workers)
-    total = len(numbers) * config.batch * config.clip_frames
+    total = len(numbers) * config.per_shard
     paths = []
     for place, number in enumerate(numbers):
         path = folder / f"{config.split}-s{config.seed}-{number:04d}.npz"
         paths.append(path)
-        done = place * config.batch * config.clip_frames
-        if path.exists():
-            continue
-        started = time.perf_counter()
+        before = place * config.per_shard
 
-        def tell(frames: int, done: int = done) -> None:
+        def tell(done: int, before: int = before) -> None:
             if on_progress:
-                on_progress(done + frames, total)
+                on_progress(before + done, total)
 
-        arrays = make_shard(motions, bank, detector, config, number, on_frames=tell)
-        write_shard(path, arrays)
-        rate = config.batch * config.clip_frames / (time.perf_counter() - started)
-        logger.info("%s: %.0f frames a second", path.name, rate)
+        if not path.exists():
+            started = time.perf_counter()
+            make(path, number, tell)
+            logger.info("%s: %.0f frames a second", path.name, config.per_shard / (time.perf_counter() - started))
+        tell(config.per_shard)
     return paths
 
 

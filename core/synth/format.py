@@ -54,10 +54,15 @@ CLIP_FIELDS: dict[str, tuple[str, tuple[int, ...], str]] = {
 def write_shard(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     """Check names, types and lengths and write; the file appears whole or not at all."""
     _check(arrays, str(path))
+    save_arrays(path, VERSION, arrays)
+
+
+def save_arrays(path: str | Path, version: int, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays and `version` as one .npz that appears whole or not at all."""
     path = Path(path)
     partial = path.with_name(path.name + ".part")
     with partial.open("wb") as out:
-        np.savez(out, version=np.int32(VERSION), **arrays)
+        np.savez(out, version=np.int32(version), **arrays)
     partial.replace(path)
 
 

@@ -25,7 +25,7 @@ def make_dataset_in_parallel(
 
     Raises HyperMocapError where a process fails; whole files stay, and the next call makes the others.
     """
-    total = config.shards * config.batch * config.clip_frames
+    total = config.shards * config.per_shard
     _share(_make_clips, (str(folder), str(bank_path), config), workers, total, on_progress, "clips")
 
 

@@ -13,7 +13,6 @@ B crops, C channels.
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from core.perception.blazepose import EMBEDDING_SIZE, LANDMARK_COUNT, BlazePoseLandmarks, Convolution
+from core.perception.checkpoint import digest
 
 FIRST_BLOCK = 10
 FEATURE_SHAPE = (88, 16, 16)
@@ -169,8 +169,4 @@ def network_digest(network: BlazePoseLandmarks) -> str:
 
 
 def _digest(state: dict[str, Tensor]) -> str:
-    total = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        total.update(name.encode())
-        total.update(value.detach().contiguous().float().numpy().tobytes())
-    return total.hexdigest()
+    return digest({name: value.detach().float().numpy() for name, value in state.items()})
