@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--supersample", type=int, help="rays along a pixel's side (clips, crops; default 2, 1)")
     parser.add_argument("--workers", type=int, help="processes (clips, crops; default: one a core, 1 on a GPU)")
     parser.add_argument("--embedding", type=int, help="keep so many projections of the image embedding (clips)")
+    parser.add_argument(
+        "--networks", metavar="FILE", help="perception networks to read with (clips; default: shipped)"
+    )
     parser.add_argument("--out", metavar="DIR", help="folder to write to (noise: default beside the model)")
     parser.add_argument("--bank", default=str(BANK), metavar="NPZ", help=f"the motion bank (default: {BANK})")
 
@@ -106,10 +109,12 @@ def _clips(args: argparse.Namespace) -> int:
     )
     started, show = time.monotonic(), _rate_bar(args, "Rendering clips", "frames")
     workers = _workers(args, device, config.shards)
+    _, detector = load_networks(args.networks)  # before any process starts, so that a damaged file is told of once
     if workers > 1:
-        make_dataset_in_parallel(args.out, args.bank, config=config, workers=workers, on_progress=show)
+        make_dataset_in_parallel(
+            args.out, args.bank, config=config, workers=workers, networks=args.networks, on_progress=show
+        )
     else:
-        _, detector = load_networks()
         detector = detector.to(device=device, dtype=torch.float16 if is_gpu else torch.float32)
         detector = detector.to(memory_format=torch.channels_last)
         bank, body = read_bank(args.bank), load_body(device=device)

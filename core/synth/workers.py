@@ -19,14 +19,17 @@ def make_dataset_in_parallel(
     *,
     config: DatasetConfig,
     workers: int,
+    networks: str | Path | None = None,
     on_progress: Callable[[int, int], None],
 ) -> None:
     """What `make_dataset` does on the CPU, in `workers` processes; the files are the same as one process makes.
 
+    networks: file of the perception networks that read the frames (None: the shipped ones).
     Raises HyperMocapError where a process fails; whole files stay, and the next call makes the others.
     """
     total = config.shards * config.per_shard
-    _share(_make_clips, (str(folder), str(bank_path), config), workers, total, on_progress, "clips")
+    arguments = (str(folder), str(bank_path), config, networks)
+    _share(_make_clips, arguments, workers, total, on_progress, "clips")
 
 
 def make_crops_in_parallel(
@@ -68,7 +71,15 @@ def _share(
         raise HyperMocapError(f"A process that rendered {what} failed")
 
 
-def _make_clips(folder: str, bank_path: str, config: DatasetConfig, worker: int, workers: int, done) -> None:
+def _make_clips(
+    folder: str,
+    bank_path: str,
+    config: DatasetConfig,
+    networks: str | Path | None,
+    worker: int,
+    workers: int,
+    done,
+) -> None:
     import torch
 
     from core.body import load_body
@@ -77,7 +88,7 @@ def _make_clips(folder: str, bank_path: str, config: DatasetConfig, worker: int,
     from core.synth.motion import read_bank
 
     torch.set_num_threads(1)  # one process a core is faster than many threads
-    _, detector = load_networks()
+    _, detector = load_networks(networks)
 
     make_dataset(
         folder,
