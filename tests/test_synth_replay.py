@@ -108,5 +108,20 @@ def test_recordings_face_about_as_the_motion_does(body):
     none = torch.zeros(20, dtype=torch.bool)
     for clip in (0, 1):
         wanted = axes[clip * T + T // 2].expand(20, 3, 3)
-        rows = recorded._alike(wanted, none, T, generator)
+        rows = recorded._alike(wanted, none, none, T, generator)
         assert (rows // T == clip).all()
+
+
+def test_some_sequences_get_the_errors_of_a_clip_that_was_read_well(body):
+    shard, points = recording(body, swapped=False), slice(0, 2)
+    well = shard["keypoints"].copy()
+    well[:T, :, points] += 300  # the first clip read badly, by about a third of the crop
+    recorded = RecordedErrors(body)
+    recorded.add(shard | {"keypoints": well})
+    off = np.hypot(*SHIFT)
+    assert recorded.off[1] == pytest.approx(off, abs=2e-3) and recorded.off[0] > 5 * off
+    recorded.frames["axes"] = torch.eye(3).expand(2 * T, 3, 3)
+    alike, none = torch.eye(3).expand(400, 3, 3), torch.zeros(400, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    calm, usual = (recorded._alike(alike, none, is_calm, T, generator)[:, 0] // T for is_calm in (~none, none))
+    assert (calm == 1).all() and 0.3 < usual.float().mean() < 0.7

@@ -2,7 +2,8 @@
 
 Where the noise model (noise.py) makes errors up from a few numbers, this takes them as they came, a window of a clip
 at a time, with their correlation over time and joints: spells of lost limbs, confusions, exchanged sides. A recording
-is chosen that shows the body from about the same side. B sequences, T frames, K keypoints, N recorded frames.
+is chosen that shows the body from about the same side, for some sequences one of a clip that the detector read well:
+films are often easier than renderings. B sequences, T frames, K keypoints, N recorded frames.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ from core.synth.noise import (
 
 CANDIDATES = 48
 """Recorded windows drawn for each sequence; the one most alike is taken."""
+CALM_SHARE = 0.35
+"""Share of sequences with errors of a clip that was read well, as far as the candidates hold one."""
+CALM_WEIGHT = 30.0
+"""What a clip's mean error of one crop side costs there, against 4 between facing the same way and the opposite."""
 FIELDS = ("error", "residual3d", "confidence", "whole", "pairs", "present", "axes")
 
 
@@ -40,6 +45,7 @@ class RecordedErrors:
         self.frames: dict[str, Tensor] = {}
         self.start = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.length = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self.off = torch.zeros(0, device=self.device)  # mean error of each clip, shares of the crop's side
         self.mirror = torch.tensor(KEYPOINT_MIRROR, device=self.device)
         self.limb = torch.tensor(LIMB_OF_KEYPOINT, device=self.device)
 
@@ -63,6 +69,8 @@ class RecordedErrors:
         lengths = torch.tensor([len(c.error) for c in clips], device=self.device)
         self.start = torch.cat([self.start, lengths.cumsum(0) - lengths + len(self)])
         self.length = torch.cat([self.length, lengths])
+        off = torch.stack([clip.raw.mean() for clip in clips]).to(self.off)
+        self.off = torch.cat([self.off, off])
         for name in FIELDS:
             values = new[name].to(self.device)
             self.frames[name] = torch.cat([self.frames[name], values]) if name in self.frames else values
@@ -80,7 +88,8 @@ class RecordedErrors:
         B, T, K = points.shape[:3]
         is_mirrored = torch.rand(B, generator=generator, device=self.device) < 0.5
         axes = body_axes(points_cam)
-        rows = self._alike(axes[:, T // 2], is_mirrored, T, generator)
+        is_calm = torch.rand(B, generator=generator, device=self.device) < CALM_SHARE
+        rows = self._alike(axes[:, T // 2], is_mirrored, is_calm, T, generator)
         taken = {name: self.frames[name][rows] for name in FIELDS}
         error = _mirrored(taken["error"], is_mirrored, self.mirror)
         residual = _mirrored(taken["residual3d"], is_mirrored, self.mirror)
@@ -98,7 +107,9 @@ class RecordedErrors:
         keypoints, landmarks = hold_in_gaps(torch.cat([seen, confidence], -1), landmarks, gap)
         return Observation(keypoints, landmarks, exchanged[..., 0].expand(B, T, K), gap)
 
-    def _alike(self, axes: Tensor, is_mirrored: Tensor, T: int, generator: torch.Generator) -> Tensor:
+    def _alike(
+        self, axes: Tensor, is_mirrored: Tensor, is_calm: Tensor, T: int, generator: torch.Generator
+    ) -> Tensor:
         """Rows [B, T] of recorded windows whose bodies face as axes [B, 3, 3] do (as in a mirror, where asked)."""
         B = len(axes)
         chance = torch.rand((2, B, CANDIDATES), generator=generator, device=self.device)
@@ -110,6 +121,7 @@ class RecordedErrors:
         up, front = axes[:, :, 1], axes[:, :, 2]
         turned = torch.where(is_mirrored[:, None], flip, torch.ones_like(flip))
         likeness = sum((theirs[..., i] * (v * turned)[:, None]).sum(-1) for i, v in ((1, up), (2, front)))
+        likeness = likeness - CALM_WEIGHT * is_calm[:, None] * self.off[clip]
         best = likeness.argmax(1, keepdim=True)
         clip, first = clip.gather(1, best), first.gather(1, best)  # [B, 1]
         at = (first + torch.arange(T, device=self.device)).minimum(self.length[clip] - 1)
