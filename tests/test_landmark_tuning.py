@@ -1,4 +1,4 @@
-"""Tuning of the landmark network: backward pass against autograd, pseudo truth, training, refits, files."""
+"""Tuning of the landmark network: backward pass against autograd, losses, scores, training, a whole tuning."""
 
 from __future__ import annotations
 
@@ -11,36 +11,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from torch.nn import functional
 
+from core import __main__ as command
 from core.errors import InputError
 from core.models.checkpoint import read_network
 from core.perception.blazepose import Convolution
-from core.perception.checkpoint import DEFAULT_PATH, load_networks, write_tuned_networks
-from core.perception.reading import LANDMARK_MIRROR
-from core.perception.roi import Roi, crop_to_image
+from core.perception.checkpoint import DEFAULT_PATH
 from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_MIRROR
-from core.synth.crops import HIPS, Displacement, encode, write_crops
-from core.train.landmarks import features as features_module
+from core.synth.crops import HIPS
 from core.train.landmarks import run as run_module
-from core.train.landmarks.features import CropBank, CropBatch, to_images, to_input
-from core.train.landmarks.footage import FootageBank, FootageConfig, _crops_of, carry, read_twice
+from core.train.landmarks.features import CropBank, to_images
+from core.train.landmarks.footage import FootageConfig
 from core.train.landmarks.objective import TuneLoss, flatten_far, footage_loss, rendered_loss
-from core.train.landmarks.refit import (
-    RefitConfig,
-    distil_lateral,
-    embed,
-    fit_lateral,
-    fit_linear,
-    fit_presence,
-    fold_embedding_map,
-    lateral_agreement,
-    normalised,
-    presence_logits,
-    write_folded,
-)
-from core.train.landmarks.run import TuneOptions, round_parameters, tune_landmarks
+from core.train.landmarks.refit import RefitConfig
+from core.train.landmarks.run import TuneOptions, tune_landmarks
 from core.train.landmarks.score import score
 from core.train.landmarks.tail import (
     REFITTED,
@@ -50,86 +35,41 @@ from core.train.landmarks.tail import (
     make_trainable,
     run_front,
     run_tail,
-    tuned_state,
 )
 from core.train.landmarks.tune import TuneConfig, Tuner
 from core.train.progress import History
-from core.video import VideoReader
+from tests.landmark_support import (
+    made_up_footage,
+    shaken,
+    stored_arrays,
+    the_frame,
+    the_original,
+    the_pictures,
+    write_folder,
+)
 
-DATA = Path(__file__).parent / "data"
 MESH_NETWORK = DEFAULT_PATH.with_name("hyperbolic.safetensors")
 KEPT = list(BLAZEPOSE_INDICES)
 
 
 @pytest.fixture(scope="module")
 def original():
-    return load_networks()[1].to(memory_format=torch.channels_last)
+    return the_original()
 
 
 @pytest.fixture(scope="module")
-def frame():
-    """A frame of the demo clip, BGR, and its person's keypoints [25, 2] px."""
-    with VideoReader(DATA / "demo.mp4") as reader:
-        picture = next(iter(reader)).image
-    with np.load(DATA / "demo_truth.npz") as truth:
-        return picture, truth["keypoints"][0]
+def pictures():
+    return the_pictures()
 
 
 @pytest.fixture(scope="module")
-def pictures(frame, original):
-    """Six crops [256, 256, 3] uint8 RGB of the demo's person."""
-    config = FootageConfig(variants=6, off=Displacement())
-    return np.stack([row[0] for row in _crops_of(*frame, original, config, np.random.default_rng(0))])
-
-
-def write_shard(path: Path, pictures: np.ndarray, seed: int = 0) -> None:
-    """A shard of these pictures with made-up truth."""
-    rng, N = np.random.default_rng(seed), len(pictures)
-    coded = [encode(picture) for picture in pictures]
-    write_crops(
-        path,
-        {
-            "jpeg": np.concatenate(coded),
-            "offset": np.cumsum([0, *map(len, coded)]),
-            "xy": rng.uniform(40, 216, (N, 25, 2)).astype(np.float32),
-            "world": rng.normal(0, 0.4, (N, 25, 3)).astype(np.float32),
-            "aux": rng.uniform(40, 216, (N, 2, 2)).astype(np.float32),
-            "hidden": rng.integers(0, 3, (N, 25)).astype(np.uint8),
-            "roi": np.ones((N, 4), np.float32),
-        },
-    )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, pictures, original):
-    folder = tmp_path_factory.mktemp("crops")
-    write_shard(folder / "train-s0-0000.npz", pictures[:3], 0)
-    write_shard(folder / "train-s0-0001.npz", pictures[3:], 1)
-    write_shard(folder / "validation-s0-0000.npz", pictures[:2], 2)
-    return folder
+def folder(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("crops"))
 
 
 @pytest.fixture(scope="module")
 def bank(folder, original):
     return CropBank(folder, "train", original)
-
-
-def made_up_footage(bank: CropBank) -> FootageBank:
-    rng, N = np.random.default_rng(4), len(bank)
-    points, world = rng.uniform(40, 216, (N, 39, 2)), rng.normal(0, 0.4, (N, 39, 3))
-    truth = (points.astype(np.float32), world.astype(np.float32), rng.random((N, 39)).astype(np.float32))
-    return FootageBank(bank.stored(1), *truth)
-
-
-def shaken(network, amount: float = 0.02):
-    """A copy whose tail is another one, a little."""
-    network = copy.deepcopy(network)
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in network.named_parameters():
-        if name.startswith(TUNED):
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.data += amount * parameter.square().mean().sqrt() * noise
-    return network
 
 
 def test_pointwise_backward_is_that_of_autograd():
@@ -203,64 +143,6 @@ def test_gradients_of_the_tail_point_where_autograds_do(original, pictures):
     for name, parameter in quick.named_parameters():
         if name in names:
             assert functional.cosine_similarity(parameter.grad.flatten(), true[name].grad.flatten(), 0) > 0.98, name
-
-
-def test_the_reading_of_a_mirrored_crop_is_the_mirrored_reading(original, pictures):
-    reading, mirrored = (
-        read_twice(original, pictures[0]),
-        read_twice(original, np.ascontiguousarray(pictures[0][:, ::-1])),
-    )
-    sides = list(LANDMARK_MIRROR)
-    points = mirrored.points[:, sides] * torch.tensor([-1.0, 1.0]) + torch.tensor([256.0, 0.0])
-    torch.testing.assert_close(points, reading.points, atol=1e-2, rtol=0)
-    torch.testing.assert_close(mirrored.confidence[:, sides], reading.confidence, atol=1e-4, rtol=0)
-    torch.testing.assert_close(
-        mirrored.world[:, sides] * torch.tensor([-1.0, 1, 1]), reading.world, atol=1e-4, rtol=0
-    )
-
-
-def test_mirrored_crops_carry_the_mirrored_reading(frame, original):
-    """The same crops with and without mirroring: pictures, points, world landmarks and confidence go over."""
-    plain, mirrored = (
-        _crops_of(*frame, original, FootageConfig(recoloured=0, mirrored=share, variants=2), np.random.default_rng(3))
-        for share in (0.0, 1.0)
-    )
-    for one, other in zip(plain, mirrored, strict=True):
-        np.testing.assert_array_equal(one[0][:, ::-1], other[0])
-        for k, left in enumerate(LANDMARK_MIRROR):
-            np.testing.assert_allclose(other[1][k], [256 - one[1][left, 0], one[1][left, 1]], atol=1e-3)
-            np.testing.assert_allclose(other[2][k], one[2][left] * [-1, 1, 1], atol=1e-6)
-            assert other[3][k] == one[3][left]
-
-
-def test_a_carried_reading_stays_where_it_is_in_the_picture(original, pictures):
-    """Points by the picture; world landmarks turned by the crops' angles with OpenCV's rotation."""
-    reading = read_twice(original, pictures[0])
-    base = Roi(torch.tensor([[300.0, 200.0]]), torch.tensor([260.0]), torch.tensor([0.2]))
-    other = Roi(torch.tensor([[320.0, 190.0]]), torch.tensor([300.0]), torch.tensor([-0.5]))
-    carried = carry(reading, base, other)
-    there, here = crop_to_image(carried.points, other), crop_to_image(reading.points, base)
-    torch.testing.assert_close(there, here, atol=1e-3, rtol=0)
-    turn = [cv2.Rodrigues(np.array([0.0, 0.0, float(roi.angle)]))[0] for roi in (base, other)]
-    expected = reading.world[0].double().numpy() @ turn[0].T @ turn[1]
-    np.testing.assert_allclose(carried.world[0], expected, atol=1e-5)
-
-
-def test_features_are_made_once_and_not_taken_for_others(folder, bank, original, pictures, tmp_path, monkeypatch):
-    stored = bank.stored(1)
-    with torch.no_grad():
-        expected = run_front(
-            original, to_images(features_module.decode_crops(features_module.read_crops(bank.paths[0]), np.arange(3)))
-        )
-    torch.testing.assert_close(to_input(stored[:3]), expected, atol=2e-2, rtol=2e-3)
-    monkeypatch.setattr(features_module, "front_features", None)
-    np.testing.assert_array_equal(CropBank(folder, "train", original).stored(1), stored)
-    other = copy.deepcopy(original)
-    other.backbone.stem.bias.data[0] += 0.1
-    with pytest.raises(TypeError):
-        CropBank(folder, "train", other)
-    with pytest.raises(InputError, match="synth crops"):
-        CropBank(tmp_path, "train", original)
 
 
 def test_losses_by_hand(bank):
@@ -345,105 +227,12 @@ def test_a_resumed_training_is_the_uninterrupted_one(original, bank, tmp_path):
         a_tuner(shaken(original), bank, tmp_path / "parts", 5)
 
 
-def test_ridge_regression_finds_a_map_and_heeds_weights():
-    generator = torch.Generator().manual_seed(0)
-    x, true = (torch.randn(size, generator=generator).double() for size in ((300, 12), (12, 5)))
-    y = x @ true
-    y[200:] += 50.0
-    weights = (torch.arange(300) < 200).float()
-    torch.testing.assert_close(fit_linear(x, y, weights, 1e-9), true, atol=1e-6, rtol=0)
-    assert fit_linear(x, y, weights, 1.0).norm() < 0.9 * true.norm()
-
-
-def test_presence_is_that_of_the_fitted_head(original, bank):
-    """As the network computes it from its own embeddings, whose order of channels the fit has to know."""
-    generator = torch.Generator().manual_seed(0)
-    embedding = torch.randn((1400, 1152), generator=generator)
-    network = copy.deepcopy(original)
-    fit_presence(network, embedding, presence_logits(original, embedding), torch.ones(1400), 1e-9)
-    torch.testing.assert_close(network.presence_head.weight, original.presence_head.weight, atol=1e-4, rtol=0)
-    features = bank.stored(1)
-    with torch.no_grad():
-        grid = original.regressor(original.neck(features_of_deep(original, features)))
-        expected = original.presence_head(grid).reshape(-1)
-    torch.testing.assert_close(presence_logits(original, embed(original, features)), expected, atol=1e-3, rtol=1e-4)
-
-
-def features_of_deep(network, features):
-    x = to_input(features)
-    for block in network.backbone.blocks[10:]:
-        x = block(x)
-    return network.backbone.spatial(network.backbone.expand(x))
-
-
-def test_heat_maps_come_back(original, bank):
-    network = shaken(original, 0.05)
-    features = bank.stored(1)
-    before = lateral_agreement(original, network, features, features)
-    kept = {k: v.clone() for k, v in network.state_dict().items() if not k.startswith("lateral8.")}
-    config = RefitConfig(lateral_steps=12, lateral_rendered=2, lateral_real=2)
-    distil_lateral(original, network, features, features, config)
-    assert lateral_agreement(original, network, features, features) > before + 0.05 * (1 - before)
-    assert all(torch.equal(value, network.state_dict()[name]) for name, value in kept.items())
-
-
-def test_heat_maps_that_need_no_fit_stay(original, bank):
-    features = bank.stored(1)
-    network = shaken(original, 1e-4)
-    config = RefitConfig(lateral_steps=2, lateral_rendered=2, lateral_real=2, lateral_rate=0.1)
-    before, after = fit_lateral(original, network, features, features, config)
-    assert before == after > 0.999
-    assert torch.equal(network.lateral8.mix.weight, original.lateral8.mix.weight)
-
-
-def test_the_folded_map_gives_what_the_unfolded_gave(tmp_path):
-    """project_features of the mapped embedding before, of the embedding itself after; zeros stay zeros; no other
-    tensor changes."""
-    generator = torch.Generator().manual_seed(0)
-    A = torch.eye(1152) + 0.02 * torch.randn((1152, 1152), generator=generator)
-    embedding = normalised(torch.randn((20, 1152), generator=generator))
-    tensors, config, info = read_network(MESH_NETWORK)
-    weight, bias = tensors["project_features.weight"], tensors["project_features.bias"]
-    folded = fold_embedding_map(tensors, A)["project_features.weight"]
-    before = functional.linear(embedding @ A, weight, bias)
-    torch.testing.assert_close(functional.linear(embedding, folded, bias), before, atol=1e-4, rtol=1e-4)
-    write_folded(tmp_path / "mesh.safetensors", MESH_NETWORK, A)
-    written, same, told = read_network(tmp_path / "mesh.safetensors")
-    torch.testing.assert_close(written["project_features.weight"], folded, atol=1e-3, rtol=1e-3)
-    assert same == config and told["stage"] == info["stage"] and "tuned" in told["notes"]["embedding"]
-    assert all(torch.equal(written[name], tensors[name]) for name in tensors if name != "project_features.weight")
-    with pytest.raises(InputError, match="numbers"):
-        write_folded(tmp_path / "no.safetensors", MESH_NETWORK, torch.eye(7))
-
-
-def stored_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:
-    with safe_open(path, framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["about"])  # noqa: SIM118
-
-
-def test_written_networks_keep_what_was_not_tuned(original, tmp_path):
-    tuned = {k: v.half().contiguous().numpy() for k, v in tuned_state(shaken(original)).items()}
-    path = tmp_path / "blazepose.safetensors"
-    write_tuned_networks(path, tuned)
-    (before, _), (after, about) = stored_arrays(DEFAULT_PATH), stored_arrays(path)
-    assert before.keys() == after.keys() and "later layers were tuned" in about["source"]
-    changed = {name for name in before if before[name].tobytes() != after[name].tobytes()}
-    assert changed and all(name.startswith(tuple("landmarks." + t for t in TUNED)) for name in changed)
-    network = load_networks(path)[1].state_dict()
-    assert all(np.array_equal(network[name].half().numpy(), value) for name, value in tuned.items())
-    write_tuned_networks(tmp_path / "again.safetensors", tuned, start=path)
-    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
-    for name, array in (("neck.none", np.zeros(1, np.float16)), ("neck.mix.bias", np.zeros(288, np.float32))):
-        with pytest.raises(ValueError, match="neck"):
-            write_tuned_networks(path, {name: array})
-
-
-def test_a_whole_tuning(folder, frame, original, tmp_path, monkeypatch):
+def test_a_whole_tuning(folder, original, tmp_path, monkeypatch):
     """Footage of eight pictures, two steps: files, scores, and nothing but the later layers changed."""
     film = tmp_path / "film"
     film.mkdir()
     for k in range(8):
-        cv2.imwrite(str(film / f"{k}.png"), frame[0])
+        cv2.imwrite(str(film / f"{k}.png"), the_frame()[0])
     options = TuneOptions(
         crops=folder,
         footage=(film,),
@@ -457,6 +246,7 @@ def test_a_whole_tuning(folder, frame, original, tmp_path, monkeypatch):
     scores = tune_landmarks(options, lambda title, *_: titles.append(title))
     assert set(scores) == {"original", "tuned", "refit"} and {"Reading footage", "Tuning", "Refitting"} <= set(titles)
     assert scores == json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert [len(list(folder.glob(f"{s}-*.features.npy"))) for s in ("train", "validation")] == [2 * 2, 1]  # one copy
     (before, _), (after, _) = stored_arrays(DEFAULT_PATH), stored_arrays(tmp_path / "out" / "blazepose.safetensors")
     changed = {name for name in before if before[name].tobytes() != after[name].tobytes()}
     assert all(name.startswith(tuple("landmarks." + t for t in (*TUNED, *REFITTED))) for name in changed)
@@ -474,20 +264,14 @@ def test_a_whole_tuning(folder, frame, original, tmp_path, monkeypatch):
         run_module._footage(replace(options, films=FootageConfig(variants=2)), original, None, None)
 
 
-def test_rounded_networks_are_those_of_their_file(original):
-    rounded = round_parameters(make_trainable(shaken(original)))
-    assert all(torch.equal(v, v.half().float()) for v in rounded.state_dict().values())
-    assert not any(p.requires_grad for p in rounded.parameters())
-
-
-def test_an_original_batch_has_its_own_truth(bank):
-    """Rows drawn from several shards keep features and truth together."""
-    drawn = bank.draw(6, torch.Generator().manual_seed(0), shards=3)
-    every = bank.every(1)
-    assert isinstance(drawn, CropBatch) and len(drawn.xy) == 6
-    for i in range(6):
-        row = int((every.xy - drawn.xy[i]).abs().sum((1, 2)).argmin())
-        assert torch.equal(every.features[row], drawn.features[i]) and torch.equal(every.world[row], drawn.world[i])
+def test_the_command_passes_on_how_many_copies(tmp_path, monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(run_module, "tune_landmarks", lambda options, _: given.append(options.copies) or {})
+    words = ["tune-landmarks", "--crops", str(tmp_path), "--footage", "film.mp4", "--out", str(tmp_path)]
+    assert command.main(words) == command.main([*words, "--copies", "3"]) == 0
+    assert given == [1, 3]
+    assert command.main([*words, "--copies", "-1"]) != 0
+    assert "--copies" in capsys.readouterr().err
 
 
 def test_between_two_places_that_are_equally_likely_one_is_the_best():

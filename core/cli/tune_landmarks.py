@@ -8,6 +8,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from core.errors import InputError
+
 DONE = 0
 
 
@@ -24,6 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for networks, history and checkpoint")
     parser.add_argument("--hyperbolic", metavar="FILE", help="mesh network to adapt to the tuned network's features")
     parser.add_argument("--start-from", metavar="FILE", help="networks to tune (default: the shipped ones)")
+    parser.add_argument(
+        "--copies",
+        type=int,
+        default=1,
+        metavar="N",
+        help="altered copies of each training crop: mirrored, turned, recoloured (default 1)",
+    )
     parser.add_argument(
         "--budget-s", type=float, help="seconds of training (default 2500, or as many as --steps take)"
     )
@@ -44,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from core.train.landmarks.run import TuneOptions, tune_landmarks
     from core.train.landmarks.tune import TuneConfig
 
+    if args.copies < 0:
+        raise InputError("--copies is a number of copies, 0 or more")
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     tune = replace(TuneConfig(), seed=args.seed)
@@ -57,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         out=Path(args.out),
         start_from=Path(args.start_from) if args.start_from else None,
         hyperbolic=Path(args.hyperbolic) if args.hyperbolic else None,
+        copies=args.copies,
         stop_after_s=args.stop_after_s,
         tune=tune,
     )

@@ -1,16 +1,18 @@
 """Rendered crops for tuning: shards of truth, and beside each what the frozen front makes of its crops.
 
 `X.npz` gets `X.KEY.features.npy` [N, 16, 16, 88] float16, whose KEY names the front's weights and the pictures, so
-that features of another network or of other pictures are never taken for these.
+that features of another network or of other pictures are never taken for these. Each altered copy of its crops
+(alter.py) gets such a file too, whose KEY names the settings as well; their truth is computed anew each time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,8 @@ from torch import Tensor
 
 from core.errors import InputError
 from core.perception.blazepose import BlazePoseLandmarks
-from core.synth.crops import FIELDS, crop_paths, decode_crops, read_crops
+from core.synth.crops import crop_paths, decode_crops, read_crops
+from core.train.landmarks.alter import VERSION, AlterConfig, alter_pictures, alter_truth, draw_alterations
 from core.train.landmarks.tail import front_digest, run_front
 
 CHUNK = 32
@@ -44,8 +47,20 @@ class CropBatch:
     """[B, 25] uint8."""
 
 
+@dataclass(frozen=True)
+class _Shard:
+    """N crops of one shard, or of one altered copy of it."""
+
+    features: np.ndarray
+    """[N, 16, 16, 88] float16, on the disk."""
+    truth: dict[str, np.ndarray]
+
+
 class CropBank:
-    """The shards of one split in a folder. Features stay on the disk and are read as they are drawn."""
+    """The shards of one split in a folder, and of training shards altered copies, which nothing but `draw` gives.
+
+    Features stay on the disk and are read as they are drawn.
+    """
 
     def __init__(
         self,
@@ -53,14 +68,22 @@ class CropBank:
         split: str,
         network: BlazePoseLandmarks,
         *,
+        copies: int = 0,
+        alter: AlterConfig | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ):
-        """network: whose front the features are of. on_progress counts shards. Raises InputError if there is none."""
+        """network: whose front the features are of. copies: of each shard's crops, altered as `alter` says.
+
+        on_progress counts shards. Raises InputError if there is none, ValueError for copies of held-out crops.
+        """
+        if copies < 0 or (copies and split != "train"):
+            raise ValueError(f"{copies} altered copies of the split {split}: only training crops are altered")
         self.folder, self.split, self.network = Path(folder), split, network
+        self.copies, self.alter = copies, alter or AlterConfig()
         self._front = front_digest(network)
         self.paths: list[Path] = []
-        self.features: list[np.ndarray] = []
-        self.truth: list[dict[str, np.ndarray]] = []
+        self._plain: list[_Shard] = []
+        self._drawn: list[_Shard] = []
         self.refresh(on_progress)
         if not self.paths:
             raise InputError(
@@ -68,61 +91,68 @@ class CropBank:
             )
 
     def __len__(self) -> int:
-        """Crops."""
-        return sum(len(truth["xy"]) for truth in self.truth)
+        """Crops, without altered copies."""
+        return sum(len(shard.features) for shard in self._plain)
 
     def refresh(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Take in shards that have appeared, after making their features."""
         new = [path for path in crop_paths(self.folder, self.split) if path not in self.paths]
         for done, path in enumerate(new):
-            features = self._features(path)
-            truth = read_crops(path, with_pictures=False)
-            if len(features) != len(truth["xy"]):
-                raise InputError(f"{path} and its features disagree: remove {path.stem}.*.features.npy")
+            shards = self._read(path)
             self.paths.append(path)
-            self.features.append(features)
-            self.truth.append({name: truth[name] for name in FIELDS})
+            self._plain.append(shards[0])
+            self._drawn += shards
             if on_progress is not None:
                 on_progress(done + 1, len(new))
 
-    def _features(self, path: Path) -> np.ndarray:
-        """[N, 16, 16, 88] float16 of one shard, mapped from the disk."""
-        cached = path.with_name(f"{path.stem}.{self._key(path)}.features.npy")
-        if not cached.exists():
-            shard = read_crops(path)
-            found = front_features(self.network, decode_crops(shard, np.arange(len(shard["xy"]))))
-            partial = cached.with_name(cached.name + ".part")
-            with partial.open("wb") as out:
-                np.save(out, found)
-            partial.replace(cached)
-            log.info("wrote %s", cached.name)
-        return np.load(cached, mmap_mode="r")
+    def _read(self, path: Path) -> list[_Shard]:
+        """One shard and its copies, after making what features are not on the disk."""
+        keys = self._keys(path)
+        files = [path.with_name(f"{path.stem}.{key}.features.npy") for key in keys]
+        truth = read_crops(path, with_pictures=False)
+        truth = {name: truth[name] for name in TRUTH}
+        count = len(truth["xy"])
+        pictures, shards = None, []
+        for copy, file in enumerate(files):
+            alterations = draw_alterations(self.alter, path.stem, copy, count) if copy else None
+            if not file.exists():
+                if pictures is None:
+                    pictures = decode_crops(read_crops(path), np.arange(count))
+                _save(file, front_features(self.network, alter_pictures(pictures, alterations) if copy else pictures))
+            features = np.load(file, mmap_mode="r")
+            if len(features) != count:
+                raise InputError(f"{path} and its features disagree: remove {path.stem}.*.features.npy")
+            shards.append(_Shard(features, alter_truth(truth, alterations) if copy else truth))
+        return shards
 
-    def _key(self, path: Path) -> str:
+    def _keys(self, path: Path) -> list[str]:
+        """What tells the features of a shard's crops, and of each copy of them, from others."""
         try:
             with zipfile.ZipFile(path) as archive:
                 check = archive.getinfo("jpeg.npy").CRC
         except (OSError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is not a shard of crops: {error}") from error
-        return hashlib.sha256(f"{self._front} {check}".encode()).hexdigest()[:12]
+        made_of = [f"{self._front} {check}"]
+        settings = json.dumps(asdict(self.alter))
+        made_of += [f"{made_of[0]} {VERSION} {settings} {copy}" for copy in range(1, self.copies + 1)]
+        return [hashlib.sha256(text.encode()).hexdigest()[:12] for text in made_of]
 
     def draw(self, count: int, generator: torch.Generator, *, shards: int = 4) -> CropBatch:
-        """`count` crops, in equal parts from `shards` shards drawn at random."""
+        """`count` crops, in equal parts from `shards` shards and altered copies of shards drawn at random."""
         picks = []
         for _ in range(shards):
-            number = int(torch.randint(len(self.paths), (1,), generator=generator))
-            size = len(self.truth[number]["xy"])
-            rows = torch.randint(size, (count // shards,), generator=generator).sort()[0]
-            picks.append((number, rows.numpy()))
-        return self._batch(picks)
+            shard = self._drawn[int(torch.randint(len(self._drawn), (1,), generator=generator))]
+            rows = torch.randint(len(shard.features), (count // shards,), generator=generator).sort()[0]
+            picks.append((shard, rows.numpy()))
+        return _batch(picks)
 
     def every(self, step: int, *, at_most: int | None = None) -> CropBatch:
         """Each `step`-th crop of every shard; of those evenly spread ones, where there are more than `at_most`."""
-        return self._batch(self._places(step, at_most))
+        return _batch([(self._plain[n], rows) for n, rows in self._places(step, at_most)])
 
     def stored(self, step: int, *, at_most: int | None = None) -> np.ndarray:
         """The features [n, 16, 16, 88] float16 of the crops that `every` gives."""
-        return np.concatenate([self.features[n][rows] for n, rows in self._places(step, at_most)])
+        return np.concatenate([self._plain[n].features[rows] for n, rows in self._places(step, at_most)])
 
     def pictures(self, step: int, *, at_most: int | None = None) -> np.ndarray:
         """The pictures [n, 256, 256, 3] uint8 RGB of the crops that `every` gives."""
@@ -131,7 +161,7 @@ class CropBank:
 
     def _places(self, step: int, at_most: int | None) -> list[tuple[int, np.ndarray]]:
         """(shard, rows) in order."""
-        rows = [np.arange(0, len(truth["xy"]), step) for truth in self.truth]
+        rows = [np.arange(0, len(part.features), step) for part in self._plain]
         shard = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
         row = np.concatenate(rows)
         if at_most is not None and len(row) > at_most:
@@ -139,10 +169,19 @@ class CropBank:
             shard, row = shard[spread], row[spread]
         return [(n, row[shard == n]) for n in np.unique(shard).tolist()]
 
-    def _batch(self, picks: list[tuple[int, np.ndarray]]) -> CropBatch:
-        features = np.concatenate([self.features[n][rows] for n, rows in picks])
-        truth = {k: np.concatenate([self.truth[n][k][rows] for n, rows in picks]) for k in TRUTH}
-        return CropBatch(features=to_input(features), **{k: torch.from_numpy(v) for k, v in truth.items()})
+
+def _batch(picks: list[tuple[_Shard, np.ndarray]]) -> CropBatch:
+    features = np.concatenate([shard.features[rows] for shard, rows in picks])
+    truth = {name: np.concatenate([shard.truth[name][rows] for shard, rows in picks]) for name in TRUTH}
+    return CropBatch(features=to_input(features), **{name: torch.from_numpy(v) for name, v in truth.items()})
+
+
+def _save(path: Path, features: np.ndarray) -> None:
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as out:
+        np.save(out, features)
+    partial.replace(path)
+    log.info("wrote %s", path.name)
 
 
 def to_input(features: np.ndarray) -> Tensor:

@@ -24,6 +24,7 @@ from core.perception.roi import Roi, crop_numpy, crop_to_image, image_to_crop
 from core.records import Track
 from core.synth.crops import Displacement, displace
 from core.synth.dataset import roi_of
+from core.train.landmarks.alter import recolour
 from core.train.landmarks.features import CropBank, front_features, to_images, to_input
 from core.video import VideoReader
 
@@ -162,8 +163,7 @@ def _crop(image: np.ndarray, roi: Roi) -> np.ndarray:
 
 def _recolour(crop: np.ndarray, rng) -> np.ndarray:
     """Another gamma, brightness and white balance."""
-    gamma, gain, cast = np.exp(rng.uniform(-0.3, 0.3)), rng.uniform(0.7, 1.2), 1 + rng.uniform(-0.1, 0.1, 3)
-    return np.rint(np.clip((crop / 255.0) ** gamma * gain * cast, 0, 1) * 255).astype(np.uint8)
+    return recolour(crop, np.exp(rng.uniform(-0.3, 0.3)), rng.uniform(0.7, 1.2), 1 + rng.uniform(-0.1, 0.1, 3))
 
 
 def collect_empty(

@@ -21,6 +21,7 @@ from core.errors import InputError
 from core.perception.blazepose import BlazePoseLandmarks
 from core.perception.checkpoint import load_networks, write_tuned_networks
 from core.perception.networks import Networks
+from core.train.landmarks.alter import AlterConfig
 from core.train.landmarks.features import CropBank
 from core.train.landmarks.footage import FootageBank, FootageConfig, collect_empty, collect_people
 from core.train.landmarks.refit import RefitConfig, refit, write_folded
@@ -45,6 +46,10 @@ class TuneOptions:
     """Networks to tune (None: the shipped ones)."""
     hyperbolic: Path | None = None
     """Mesh network to adapt to the tuned embedding."""
+    copies: int = 1
+    """Altered copies of each rendered training crop, drawn as often as the crop itself ..."""
+    alter: AlterConfig = field(default_factory=AlterConfig)
+    """... and how they are altered."""
     stop_after_s: float = math.inf
     tune: TuneConfig = field(default_factory=TuneConfig)
     films: FootageConfig = field(default_factory=FootageConfig)
@@ -67,7 +72,14 @@ def tune_landmarks(options: TuneOptions, on_progress: Tell = lambda *_: None) ->
     def count(title: str) -> Callable[[int, int], None]:
         return lambda done, total: on_progress(title, done / total, f"{done} of {total}")
 
-    crops = CropBank(options.crops, "train", original, on_progress=count("Features of crops"))
+    crops = CropBank(
+        options.crops,
+        "train",
+        original,
+        copies=options.copies,
+        alter=options.alter,
+        on_progress=count("Features of crops"),
+    )
     held_out = CropBank(options.crops, "validation", original, on_progress=count("Features of held-out crops"))
     people, empty = _footage(options, original, crops, count("Reading footage"))
     validation = make_validation(held_out, original, step=options.validation_step, at_most=options.validation_crops)
