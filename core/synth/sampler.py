@@ -21,6 +21,7 @@ from core.synth.handheld import draw_roll, roll_cameras
 from core.synth.hands import put_hands
 from core.synth.motion import MotionBank
 from core.synth.noise import NoiseModel
+from core.synth.proportions import draw_factors, stretch
 from core.synth.unseen import sway, turn_over
 
 UPPER_BODY = tuple(
@@ -64,6 +65,8 @@ class SamplerConfig:
     """Clips are drawn with probability length ** power, so that long takes do not drown the rest."""
     rolling: float = 0.0
     """Share of keypoint sequences whose camera rolls (`handheld`)."""
+    stretched: float = 0.0
+    """Share of keypoint sequences seen with other proportions than the body's (`proportions`); truth stays."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
 
 
@@ -266,7 +269,11 @@ class KeypointSampler:
         keypoints = body.keypoints(rotmats, betas, trans)
         points = project(keypoints, cameras.intrinsics)
         standard = self.standard_leg / self.motions.legs(m.betas)
-        seen = self.noise.observe(keypoints, points, cameras.size, g, standard_size=standard)
+        shown, places = keypoints, points
+        if self.motions.config.stretched > 0:
+            shown = stretch(keypoints, draw_factors(count, g, share=self.motions.config.stretched))
+            places = project(shown, cameras.intrinsics)
+        seen = self.noise.observe(shown, places, cameras.size, g, standard_size=standard)
         return Batch(
             keypoints=seen.keypoints,
             landmarks3d=seen.landmarks3d,

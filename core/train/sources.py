@@ -28,6 +28,8 @@ apart and put together anew, and some hands are put on the body or before it."""
 ROLLING_SHARE = 0.25
 ABOVE_SHARE = 0.12
 """Shares of generated training sequences seen by a camera that rolls, and from far above."""
+STRETCHED_SHARE = 0.7
+"""Share of them seen with other proportions than the body's."""
 REPLAYED_SHARE = 0.6
 """Share of generated sequences with the detector's recorded errors, once there are any."""
 REPLAYED_TILT_DEG = 15.0
@@ -42,7 +44,9 @@ SPACING = (0.45, 1.3)
 
 
 def _varied() -> SamplerConfig:
-    return SamplerConfig(rolling=ROLLING_SHARE, cameras=CameraConfig(above=ABOVE_SHARE), **UNSEEN_POSES)
+    return SamplerConfig(
+        rolling=ROLLING_SHARE, stretched=STRETCHED_SHARE, cameras=CameraConfig(above=ABOVE_SHARE), **UNSEEN_POSES
+    )
 
 
 class GeneratedSource:
