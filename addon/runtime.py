@@ -15,12 +15,14 @@ import time
 import bpy
 from bpy.app.handlers import persistent
 
+from .default_cube import show_default_cube
 from .engine_build import EngineBuild
 from .errors import AddonError
 from .figures import remove_collection, remove_unchosen, show_figures
 from .job import State
 from .places import find_engine
 from .session import TICK_SECONDS, Session
+from .viewport import FirstLook
 
 BUSY_INTERVAL_S = 0.02
 IDLE_INTERVAL_S = 0.1
@@ -50,6 +52,10 @@ class Runtime:
         self._engine_problem: tuple[float, str] = (0.0, "")
         self._hidden: list[str] = []
         """Collections whose eye was closed for the running job; a job without a frame opens it again."""
+        self._is_cube_hidden = False
+        """The same of the default cube."""
+        self._first_look: FirstLook | None = None
+        """Turns a viewport to the job's camera; None once that is done, and in background mode."""
         self._redrawn_at = 0.0
         self._served_at = 0.0
 
@@ -86,9 +92,14 @@ class Runtime:
         self.notice = text
         self._redraw(force=True)
 
-    def follow_job(self, session: Session, title: str, hidden: list[str]) -> None:
-        """Serve this session from the timer until it is over. `hidden`: collections it may replace."""
+    def follow_job(self, session: Session, title: str, hidden: list[str], *, is_cube_hidden: bool) -> None:
+        """Serve this session from the timer until it is over. `hidden`: collections it may replace.
+
+        is_cube_hidden: whether the default cube was hidden for this job as well.
+        """
         self.session, self.job_title, self.notice, self._hidden = session, title, "", hidden
+        self._is_cube_hidden = is_cube_hidden
+        self._first_look = None if bpy.app.background else FirstLook(bpy.context.window_manager.windows)
         self._served_at = 0.0
         bpy.context.window_manager.hyper_mocap.people.clear()
         _ensure_timer()
@@ -129,6 +140,7 @@ class Runtime:
         if was_running:
             self.session.tick(self._budget_s())
             self._show_people()
+            self._look_once()
             if self.session.is_over:
                 self.close_job()
         if self.build is not None and self.build.is_over:
@@ -146,6 +158,8 @@ class Runtime:
         if not session.status.frames:
             remove_collection(collection)
             show_figures(bpy.context.view_layer, self._hidden)
+            if self._is_cube_hidden:
+                show_default_cube(bpy.context.view_layer)
             return
         if session.job.state is State.DONE:
             remove_unchosen(collection, session.status.people)
@@ -158,6 +172,15 @@ class Runtime:
         """Return how long a tick may take: less than is noticed, or a share of what Blender took since the last."""
         waited = time.monotonic() - self._served_at if self._served_at else 0.0
         return min(max(TICK_SECONDS, SHARE_OF_WAIT * (waited - IDLE_INTERVAL_S)), LONGEST_TICK_SECONDS)
+
+    def _look_once(self) -> None:
+        """Turn a viewport to the figure when its first frames are there."""
+        if self._first_look is None or not self.session.status.frames:
+            return
+        camera = self.session.sink.camera_or_none()
+        if camera is not None:
+            self._first_look.turn(bpy.context.window_manager.windows, camera)
+            self._first_look = None
 
     def _show_people(self) -> None:
         """Bring the list in step with what the engine says, keeping the user's ticks."""

@@ -8,6 +8,7 @@ import bpy
 from bpy.props import BoolProperty, CollectionProperty, EnumProperty, StringProperty
 from bpy_extras.io_utils import ImportHelper
 
+from ..default_cube import hide_default_cube
 from ..engine_env import package_root
 from ..errors import AddonError
 from ..places import preferences_or_none
@@ -62,7 +63,10 @@ class HYPER_MOCAP_OT_import_result(bpy.types.Operator, ImportHelper):
         for warning in summary.warnings:
             self.report({"WARNING"}, warning)
         count = len(summary.people)
-        self.report({"INFO"}, f"Imported {count} {'figure' if count == 1 else 'figures'}, {summary.frames} frames")
+        told = f"Imported {count} {'figure' if count == 1 else 'figures'}, {summary.frames} frames"
+        if hide_default_cube(context.view_layer):
+            told += ". Hidden and kept: the default cube, where the figure stands"
+        self.report({"INFO"}, told)
         return {"FINISHED"}
 
 

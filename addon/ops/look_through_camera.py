@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from ..figures import camera_or_none
+from ..viewport import is_through, look_through
 
 
 class HYPER_MOCAP_OT_look_through_camera(bpy.types.Operator):
@@ -28,15 +29,10 @@ class HYPER_MOCAP_OT_look_through_camera(bpy.types.Operator):
     def execute(self, context):
         """Turn this viewport to the camera, or away from it."""
         space, camera = context.space_data, camera_or_none(context)
-        view = space.region_3d
-        is_there = view.view_perspective == "CAMERA" and space.camera == camera
-        if is_there:
-            view.view_perspective = "PERSP"
-            return {"FINISHED"}
-        context.scene.camera = camera
-        if space.use_local_camera:
-            space.camera = camera
-        view.view_perspective = "CAMERA"
+        if is_through(space, camera):
+            space.region_3d.view_perspective = "PERSP"
+        else:
+            look_through(context.window, context.area, camera)
         return {"FINISHED"}
 
 

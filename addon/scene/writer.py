@@ -75,6 +75,10 @@ class SceneWriter:
         """Sentences for the user so far, each once."""
         return self._stage.warnings
 
+    def camera_or_none(self) -> bpy.types.Object | None:
+        """Return the job's camera once it is made; None where it is not wanted, or was deleted."""
+        return self._stage.views.camera_or_none()
+
     def handle(self, message: protocol.Message) -> None:
         """Take one message. Cheap: the work waits for `tick`. BodyDataError if a body cannot be built from."""
         handler = self._handlers.get(type(message))

@@ -406,28 +406,21 @@ def asked(operator: str, **before) -> tuple[set, SimpleNamespace]:
 
 
 def test_the_viewport_looks_through_the_figures_camera_and_back(addon, monkeypatch, tmp_path: Path) -> None:
-    from addon.ops.look_through_camera import HYPER_MOCAP_OT_look_through_camera as Look
-
-    class Space(SimpleNamespace):
-        use_local_camera = False
-
-        @property
-        def camera(self):
-            return bpy.context.scene.camera
+    window = bpy.context.window
+    area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
+    look = bpy.ops.hyper_mocap.look_through_camera
 
     def press() -> str:
-        messages = []
-        context = context_with(area=SimpleNamespace(type="VIEW_3D"), space_data=space)
-        if not Look.poll.__func__(SimpleNamespace(poll_message_set=messages.append), context):
-            return messages[0]
-        assert Look.execute(None, context) == {"FINISHED"}
-        return space.region_3d.view_perspective
+        with bpy.context.temp_override(window=window, area=area):
+            assert look() == {"FINISHED"}
+        return area.spaces.active.region_3d.view_perspective
 
-    space = Space(region_3d=SimpleNamespace(view_perspective="PERSP"))
     scene = bpy.context.scene
     scene.camera = own = bpy.data.objects.new("Own", bpy.data.cameras.new("Own"))
     scene.collection.objects.link(own)
-    assert "There is no camera" in press() and not bpy.ops.hyper_mocap.look_through_camera.poll()
+    with bpy.context.temp_override(window=window, area=area), pytest.raises(RuntimeError, match="There is no camera"):
+        look()
+    assert not look.poll(), "not in a viewport"
     support.use_engine(monkeypatch, tmp_path, frames=8)
     support.import_clip(tmp_path, frames=8)
     support.recover()
