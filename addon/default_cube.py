@@ -44,11 +44,14 @@ def hide_default_cube(layer: bpy.types.ViewLayer) -> bool:
 
 
 def show_default_cube(layer: bpy.types.ViewLayer) -> None:
-    """Show the cube that was hidden."""
+    """Show the cube that was hidden; it is selected, as it came, where it is active still and nothing else is."""
     cube = layer.objects.get(NAME)
-    if cube is not None:
-        cube.hide_set(False, view_layer=layer)
-        cube.hide_render = False
+    if cube is None:
+        return
+    cube.hide_set(False, view_layer=layer)
+    cube.hide_render = False
+    if layer.objects.active == cube and not layer.objects.selected:
+        cube.select_set(True, view_layer=layer)
 
 
 def is_untouched(cube: bpy.types.Object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import bpy
 import process_support as support
@@ -12,8 +13,8 @@ from addon.default_cube import hide_default_cube, is_untouched, show_default_cub
 
 
 @pytest.fixture
-def cube(addon) -> bpy.types.Object:
-    """The cube of this Blender's own start-up file."""
+def cube() -> bpy.types.Object:
+    """The cube of this Blender's own start-up file; ask for the add-on first where it is needed."""
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=False)
     return bpy.data.objects["Cube"]
 
@@ -28,7 +29,12 @@ def test_the_factory_cube_is_known_hidden_and_shown(cube) -> None:
     assert cube.hide_get() and cube.hide_render and not cube.visible_get()
     assert not hide_default_cube(layer), "already out of sight: not this job's doing"
     show_default_cube(layer)
-    assert is_shown(cube) and is_untouched(cube)
+    assert is_shown(cube) and is_untouched(cube) and cube.select_get()
+    hide_default_cube(layer)
+    cube.select_set(False)
+    bpy.data.objects["Light"].select_set(True)
+    show_default_cube(layer)
+    assert is_shown(cube) and not cube.select_get()
 
 
 def principled(cube: bpy.types.Object) -> bpy.types.Node:
@@ -115,7 +121,7 @@ def test_a_cube_that_differs_in_anything_stays(cube, touch) -> None:
     assert (cube.hide_get(), cube.hide_render) == before
 
 
-def test_recovering_hides_the_cube_and_says_so(cube, runtime, monkeypatch, tmp_path, capfd) -> None:
+def test_recovering_hides_the_cube_and_says_so(runtime, cube, monkeypatch, tmp_path, capfd) -> None:
     support.use_engine(monkeypatch, tmp_path, frames=8)
     support.import_clip(tmp_path, frames=8)
     support.recover()
@@ -128,7 +134,7 @@ def test_recovering_hides_the_cube_and_says_so(cube, runtime, monkeypatch, tmp_p
     assert cube.hide_get(), "an earlier job's figure still stands there"
 
 
-def test_a_job_without_a_frame_shows_the_cube_again(cube, runtime, monkeypatch, tmp_path) -> None:
+def test_a_job_without_a_frame_shows_the_cube_again(runtime, cube, monkeypatch, tmp_path) -> None:
     support.use_engine(monkeypatch, tmp_path, error_at=0)
     support.import_clip(tmp_path)
     with pytest.raises(RuntimeError, match="Nobody was found"):
@@ -136,7 +142,7 @@ def test_a_job_without_a_frame_shows_the_cube_again(cube, runtime, monkeypatch, 
     assert is_shown(cube) and is_untouched(cube)
 
 
-def test_a_job_that_cannot_start_leaves_the_cube(cube, runtime, monkeypatch, tmp_path) -> None:
+def test_a_job_that_cannot_start_leaves_the_cube(runtime, cube, monkeypatch, tmp_path) -> None:
     from addon.errors import EngineMissingError
 
     def fail(*_arguments, **_options):
@@ -151,11 +157,8 @@ def test_a_job_that_cannot_start_leaves_the_cube(cube, runtime, monkeypatch, tmp
     assert is_shown(cube)
 
 
-def test_an_imported_result_hides_the_cube_too(cube, monkeypatch, tmp_path) -> None:
-    support.use_engine(monkeypatch, tmp_path, frames=8)
-    support.import_clip(tmp_path, frames=8)
-    support.recover()
-    [path] = (tmp_path / "results").rglob("*.npz")
-    show_default_cube(bpy.context.view_layer)
-    assert bpy.ops.hyper_mocap.import_result(filepath=str(path)) == {"FINISHED"}
+def test_an_imported_result_hides_the_cube_too(addon, cube, monkeypatch, tmp_path) -> None:
+    summary = SimpleNamespace(people=[0], frames=8, warnings=[])
+    monkeypatch.setattr("addon.ops.import_result.load_results", lambda *_arguments: summary)
+    assert bpy.ops.hyper_mocap.import_result(filepath=str(tmp_path / "any.npz")) == {"FINISHED"}
     assert not is_shown(cube)
