@@ -49,24 +49,25 @@ def camera_or_none(context) -> bpy.types.Object | None:
 
 
 def hide_figures(layer: bpy.types.ViewLayer, video: str) -> list[str]:
-    """Close the eye of the collections whose figures come from this video; return their names.
+    """Close the eye of the collections whose figures come from this video, and leave them out of renders; return
+    their names.
 
     Another recovery of the same clip would stand in the same place.
     """
     hidden = []
     for place in _places(layer.layer_collection):
         if is_same_video(place.collection.get(VIDEO, ""), video) and not place.hide_viewport:
-            place.hide_viewport = True
+            place.hide_viewport = place.collection.hide_render = True
             hidden.append(place.collection.name)
     layer.update()
     return hidden
 
 
 def show_figures(layer: bpy.types.ViewLayer, names: list[str]) -> None:
-    """Open the eye of these collections."""
+    """Open the eye of these collections, and render them again."""
     for place in _places(layer.layer_collection):
         if place.collection.name in names:
-            place.hide_viewport = False
+            place.hide_viewport = place.collection.hide_render = False
 
 
 def _places(root: bpy.types.LayerCollection) -> Iterator[bpy.types.LayerCollection]:

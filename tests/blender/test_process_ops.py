@@ -326,7 +326,10 @@ def test_another_recovery_of_a_clip_hides_the_earlier_one(addon, runtime, monkey
     from addon.figures import chosen_figures
 
     def seen() -> set[str]:
-        return {obj.name for obj in bpy.context.view_layer.objects if obj.type == "ARMATURE" and obj.visible_get()}
+        figures = [obj for obj in bpy.context.view_layer.objects if obj.type == "ARMATURE"]
+        rendered = {obj.name for obj in figures if not any(place.hide_render for place in obj.users_collection)}
+        assert rendered == {obj.name for obj in figures if obj.visible_get()}, "renders show what the viewport shows"
+        return rendered
 
     support.use_engine(monkeypatch, tmp_path, frames=8)
     path = support.import_clip(tmp_path, frames=8)
