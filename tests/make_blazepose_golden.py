@@ -1,5 +1,8 @@
 """Make tests/data/blazepose_golden.npz: crops of real frames, and what the TFLite interpreter says of them.
 
+The shipped landmark network has Google's architecture and weights tuned from Google's (weights/README.md): before it
+is asked, the interpreter's model gets the shipped weights in place of its own.
+
     PYTHONPATH=. python tests/make_blazepose_golden.py MODELS VIDEO
 
 Needs ai-edge-litert beside the engine's packages. MODELS: a folder with MediaPipe 0.10.21's pose_detection.tflite and
@@ -16,7 +19,10 @@ import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
+from core.make.perception import landmark_names
+from core.make.tflite import read_convolutions
 from core.perception.anchors import letterbox
+from core.perception.checkpoint import load_networks
 from core.perception.roi import Roi, crop_numpy
 from core.video import VideoReader
 
@@ -27,9 +33,22 @@ CROPS = ((60, 640.0, 260.0, 534.0, 0.0), (110, 1040.0, 680.0, 600.0, 0.1), (182,
 """(frame, centre x, centre y, side, angle): a man from the front, a woman from the side, a somersault."""
 
 
-def run_interpreter(model: Path, image: np.ndarray, tensors: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
+def with_shipped_weights(model: bytes) -> bytes:
+    """The TFLite file of the landmark network with the shipped weights in place of its own."""
+    patched = bytearray(model)
+    state = load_networks()[1].state_dict()
+    for convolution, name in zip(read_convolutions(patched), landmark_names(), strict=True):
+        if name is None:
+            continue
+        axes = (1, 2, 3, 0) if convolution.is_depthwise else (0, 2, 3, 1)
+        convolution.weight[...] = state[name + ".weight"].numpy().transpose(axes)  # a view into the bytes
+        convolution.bias[...] = state[name + ".bias"].numpy()
+    return bytes(patched)
+
+
+def run_interpreter(model: bytes, image: np.ndarray, tensors: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
     """image [1, S, S, 3] float32 -> outputs by name, inner tensors by number."""
-    interpreter = Interpreter(str(model), num_threads=1, experimental_preserve_all_tensors=True)
+    interpreter = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
     interpreter.invoke()
@@ -44,8 +63,8 @@ def decode_rgb(png: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     models, video = Path(sys.argv[1]), Path(sys.argv[2])
-    landmark_model = next(models.rglob("pose_landmark_full.tflite"))
-    detection_model = next(models.rglob("pose_detection.tflite"))
+    landmark_model = with_shipped_weights(next(models.rglob("pose_landmark_full.tflite")).read_bytes())
+    detection_model = next(models.rglob("pose_detection.tflite")).read_bytes()
     frames = {frame.index: frame.image for frame in VideoReader(video) if frame.index in {crop[0] for crop in CROPS}}
     kept: dict[str, np.ndarray] = {}
     for k, (index, x, y, side, angle) in enumerate(CROPS):

@@ -18,7 +18,7 @@ from core.perception.config import TrackingConfig
 from core.perception.networks import Networks
 from core.perception.roi import Roi, crop_numpy
 from core.records import Track
-from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_MIRROR
+from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_MIRROR, KEYPOINT_NAMES
 from core.stages import Stages
 from core.video import VideoReader
 
@@ -58,7 +58,13 @@ def test_keypoints_are_mediapipes(walk):
     ours = walk[0].keypoints
     assert median_distance(ours, theirs) < 0.01 * HEIGHT_PX
     assert np.abs(np.median(ours[..., :2] - theirs[..., :2], axis=(0, 1))).max() < 1.0
-    assert np.abs(ours[..., 2] - theirs[..., 2]).mean() < 0.08
+
+
+def test_confidence_says_what_is_in_sight(walk):
+    """She walks to the left: her left arm is before her trunk, and the trunk hides the right hip and shoulder."""
+    confidence = dict(zip(KEYPOINT_NAMES, walk[0].keypoints[..., 2].mean(0)))
+    assert min(confidence[f"left_{part}"] for part in ("shoulder", "elbow", "wrist", "hip")) > 0.85
+    assert confidence["right_hip"] < 0.3 and confidence["right_shoulder"] < 0.6
 
 
 def test_world_landmarks_are_a_standing_body(walk):

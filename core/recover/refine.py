@@ -22,11 +22,11 @@ from core.recover.sides import match_sides
 from core.recover.terms import Sigmas
 from core.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 
-CALM = 0.22
+CALM = 0.35
 """Share of the angular acceleration that the fit takes for ordinary: a network's motion is calm already."""
 AFTER_NETWORK = FitOptions(
     sigmas=Sigmas(
-        image=0.013,
+        image=0.015,
         image_robust=0.085,
         direction=(1.5, 1.5, 0.15),
         balance=math.inf,
