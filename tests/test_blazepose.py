@@ -129,9 +129,13 @@ def test_depth_to_space_orders_channels_as_tensorflow_does():
     assert depth_to_space(x)[0].tolist() == [[[0, 2], [4, 6]], [[1, 3], [5, 7]]]
 
 
-def test_missing_weights_are_explained(tmp_path):
+def test_missing_weights_are_explained(tmp_path, monkeypatch):
+    path = tmp_path / "none.safetensors"
+    with pytest.raises(SetupError, match="missing.*another file"):
+        load_networks(path)
+    monkeypatch.setattr("core.perception.checkpoint.DEFAULT_PATH", path)
     with pytest.raises(SetupError, match="missing.*Reinstall"):
-        load_networks(tmp_path / "none.safetensors")
+        load_networks()
 
 
 def test_truncated_weights_are_refused(tmp_path):

@@ -89,18 +89,22 @@ def load_networks(path: str | Path | None = None) -> tuple[BlazePoseDetector, Bl
 def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """The arrays of a file as they are stored, after checking them, and what it says of its source."""
     if not path.is_file():
-        raise SetupError(f"Perception weights are missing: {path}. Reinstall the extension")
+        raise SetupError(f"Perception weights are missing: {path}. {_remedy(path)}")
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, ValueError) as error:
-        raise SetupError(f"Perception weights are damaged: {path} ({error}). Reinstall the extension") from error
+        raise SetupError(f"Perception weights are damaged: {path} ({error}). {_remedy(path)}") from error
     if about.get("format") != FORMAT:
         raise SetupError(f"{path} is not a file of perception weights ({FORMAT!r} expected)")
     if about.get("sha256") != digest(stored):
-        raise SetupError(f"Perception weights are damaged: {path} (checksum differs). Reinstall the extension")
+        raise SetupError(f"Perception weights are damaged: {path} (checksum differs). {_remedy(path)}")
     return stored, about.get("source", SOURCE)
+
+
+def _remedy(path: Path) -> str:
+    return "Reinstall the extension" if path == DEFAULT_PATH else "Choose another file, or make it again"
 
 
 def _fill(network: nn.Module, prefix: str, stored: dict[str, np.ndarray], path: Path) -> None:
@@ -115,7 +119,7 @@ def _fill(network: nn.Module, prefix: str, stored: dict[str, np.ndarray], path: 
             flat[mask] = stored[key + ".values"]
             array = flat.reshape(parameter.shape)
         else:
-            raise SetupError(f"Perception weights lack {key}: {path}. Reinstall the extension")
+            raise SetupError(f"Perception weights lack {key}: {path}. {_remedy(path)}")
         state[name] = torch.from_numpy(array.astype(np.float32))
     network.load_state_dict(state, strict=True)
     network.eval().requires_grad_(False)
