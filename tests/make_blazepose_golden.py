@@ -48,7 +48,7 @@ def with_shipped_weights(model: bytes) -> bytes:
 
 def run_interpreter(model: bytes, image: np.ndarray, tensors: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
     """image [1, S, S, 3] float32 -> outputs by name, inner tensors by number."""
-    interpreter = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)
+    interpreter = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=bool(tensors))
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
     interpreter.invoke()
