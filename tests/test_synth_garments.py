@@ -96,6 +96,7 @@ def test_hems_lag_behind_the_motion_by_a_bounded_way():
     assert trail[0, :, 0].abs().max() < 0.035 < trail[1, :, 0].abs().max() < LONGEST_TRAIL
     every_tenth = trail_of(slow[None, ::10], 10 / 30)
     torch.testing.assert_close(every_tenth[0, 1], trail[0, 10])
+    assert (trail_of(slow[None, :1], 1 / 30) == 0).all()  # one frame tells no speed
 
 
 def test_wide_legs_widen_towards_the_ankles_only(body):

@@ -106,8 +106,9 @@ def hang(
 def trail_of(path: Tensor, seconds: float) -> Tensor:
     """How far hems lag behind people who move along path [B, T, 3] with so many seconds a frame; same shape."""
     step = torch.zeros_like(path)
-    step[:, 1:] = path[:, 1:] - path[:, :-1]
-    step[:, :1] = step[:, 1:2]
+    if path.shape[1] > 1:
+        step[:, 1:] = path[:, 1:] - path[:, :-1]
+        step[:, 0] = step[:, 1]
     lag = -step / seconds * TRAIL_S
     return lag / (1 + lag.norm(dim=-1, keepdim=True) / LONGEST_TRAIL)
 
