@@ -21,7 +21,7 @@ from core.perception.checkpoint import DEFAULT_PATH
 from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_MIRROR
 from core.synth.crops import HIPS
 from core.train.landmarks import run as run_module
-from core.train.landmarks.features import CropBank, to_images
+from core.train.landmarks.features import to_images
 from core.train.landmarks.footage import FootageConfig
 from core.train.landmarks.objective import TuneLoss, flatten_far, footage_loss, rendered_loss
 from core.train.landmarks.refit import RefitConfig
@@ -38,38 +38,15 @@ from core.train.landmarks.tail import (
 )
 from core.train.landmarks.tune import TuneConfig, Tuner
 from core.train.progress import History
-from tests.landmark_support import (
+from tests.landmarks.landmark_support import (
     made_up_footage,
     shaken,
     stored_arrays,
     the_frame,
-    the_original,
-    the_pictures,
-    write_folder,
 )
 
 MESH_NETWORK = DEFAULT_PATH.with_name("hyperbolic.safetensors")
 KEPT = list(BLAZEPOSE_INDICES)
-
-
-@pytest.fixture(scope="module")
-def original():
-    return the_original()
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return the_pictures()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("crops"))
-
-
-@pytest.fixture(scope="module")
-def bank(folder, original):
-    return CropBank(folder, "train", original)
 
 
 def test_pointwise_backward_is_that_of_autograd():

@@ -12,7 +12,7 @@ from torch.nn import functional
 from core.errors import InputError
 from core.models.checkpoint import read_network
 from core.perception.checkpoint import DEFAULT_PATH, load_networks, write_tuned_networks
-from core.train.landmarks.features import CropBank, to_input
+from core.train.landmarks.features import to_input
 from core.train.landmarks.refit import (
     RefitConfig,
     distil_lateral,
@@ -28,24 +28,9 @@ from core.train.landmarks.refit import (
 )
 from core.train.landmarks.run import round_parameters
 from core.train.landmarks.tail import TUNED, make_trainable, tuned_state
-from tests.landmark_support import shaken, stored_arrays, the_original, write_folder
+from tests.landmarks.landmark_support import shaken, stored_arrays
 
 MESH_NETWORK = DEFAULT_PATH.with_name("hyperbolic.safetensors")
-
-
-@pytest.fixture(scope="module")
-def original():
-    return the_original()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("crops"))
-
-
-@pytest.fixture(scope="module")
-def bank(folder, original):
-    return CropBank(folder, "train", original)
 
 
 def test_ridge_regression_finds_a_map_and_heeds_weights():

@@ -18,34 +18,8 @@ from core.train.landmarks.alter import AlterConfig, alter_pictures, alter_truth,
 from core.train.landmarks.features import CropBank, CropBatch, to_images, to_input
 from core.train.landmarks.footage import FootageConfig, _crops_of, carry, read_twice
 from core.train.landmarks.tail import run_front
-from tests.landmark_support import the_frame, the_original, the_pictures, write_folder
 
 OTHER = AlterConfig(seed=5)
-
-
-@pytest.fixture(scope="module")
-def original():
-    return the_original()
-
-
-@pytest.fixture(scope="module")
-def frame():
-    return the_frame()
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return the_pictures()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("crops"))
-
-
-@pytest.fixture(scope="module")
-def bank(folder, original):
-    return CropBank(folder, "train", original)
 
 
 def test_the_reading_of_a_mirrored_crop_is_the_mirrored_reading(original, pictures):

@@ -18,7 +18,7 @@ from core.train.landmarks.footage import FootageBank, FootageConfig, _crops_of
 from core.train.landmarks.tail import TUNED
 from core.video import VideoReader
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 @cache
