@@ -15,10 +15,10 @@ import time
 import bpy
 from bpy.app.handlers import persistent
 
-from .default_cube import show_default_cube
 from .engine_build import EngineBuild
 from .errors import AddonError
-from .figures import remove_collection, remove_unchosen, show_figures
+from .figures import remove_collection, remove_unchosen
+from .hiding import Hidden
 from .job import State
 from .places import find_engine
 from .session import TICK_SECONDS, Session
@@ -50,10 +50,8 @@ class Runtime:
         self.checked_python = ""
         """The preferences' Engine Python for which Check Engine found everything."""
         self._engine_problem: tuple[float, str] = (0.0, "")
-        self._hidden: list[str] = []
-        """Collections whose eye was closed for the running job; a job without a frame opens it again."""
-        self._is_cube_hidden = False
-        """The same of the default cube."""
+        self._hidden = Hidden()
+        """What was put out of sight for the running job; a job without a frame shows it again."""
         self._first_look: FirstLook | None = None
         """Turns a viewport to the job's camera; None once that is done, and in background mode."""
         self._redrawn_at = 0.0
@@ -92,13 +90,9 @@ class Runtime:
         self.notice = text
         self._redraw(force=True)
 
-    def follow_job(self, session: Session, title: str, hidden: list[str], *, is_cube_hidden: bool) -> None:
-        """Serve this session from the timer until it is over. `hidden`: collections it may replace.
-
-        is_cube_hidden: whether the default cube was hidden for this job as well.
-        """
+    def follow_job(self, session: Session, title: str, hidden: Hidden) -> None:
+        """Serve this session from the timer until it is over. `hidden`: what it may replace."""
         self.session, self.job_title, self.notice, self._hidden = session, title, "", hidden
-        self._is_cube_hidden = is_cube_hidden
         self._first_look = None if bpy.app.background else FirstLook(bpy.context.window_manager.windows)
         self._served_at = 0.0
         bpy.context.window_manager.hyper_mocap.people.clear()
@@ -157,9 +151,7 @@ class Runtime:
         collection = getattr(session.summary, "collection", "")
         if not session.status.frames:
             remove_collection(collection)
-            show_figures(bpy.context.view_layer, self._hidden)
-            if self._is_cube_hidden:
-                show_default_cube(bpy.context.view_layer)
+            self._hidden.show(bpy.context.view_layer)
             return
         if session.job.state is State.DONE:
             remove_unchosen(collection, session.status.people)

@@ -8,9 +8,8 @@ from pathlib import Path
 import bpy
 
 from ..batch_options import CACHE_NAME
-from ..default_cube import hide_default_cube, show_default_cube
 from ..errors import AddonError
-from ..figures import hide_figures, show_figures
+from ..hiding import hide_in_the_way
 from ..job import State
 from ..launch import launch
 from ..places import find_engine, job_log, preferences_or_none, results_folder
@@ -106,8 +105,7 @@ class HYPER_MOCAP_OT_recover_motion(bpy.types.Operator):
             return {"CANCELLED"}
         if Path(bpy.path.abspath(settings.clip.filepath)) != video:  # it has moved with the .blend
             settings.clip.filepath = portable(str(video))
-        hidden = hide_figures(context.view_layer, str(video))
-        is_cube_hidden = hide_default_cube(context.view_layer)
+        hidden = hide_in_the_way(context.view_layer, str(video))
         try:
             session = launch(
                 context.scene,
@@ -123,15 +121,12 @@ class HYPER_MOCAP_OT_recover_motion(bpy.types.Operator):
                 log=job_log(),
             )
         except AddonError as error:
-            show_figures(context.view_layer, hidden)
-            if is_cube_hidden:
-                show_default_cube(context.view_layer)
+            hidden.show(context.view_layer)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        runtime.follow_job(session, video.name, hidden, is_cube_hidden=is_cube_hidden)
-        if hidden or is_cube_hidden:
-            told = [*hidden, *(["the default cube, where the figure will stand"] if is_cube_hidden else [])]
-            self.report({"INFO"}, f"Hidden meanwhile and kept: {', '.join(told)}")
+        runtime.follow_job(session, video.name, hidden)
+        if hidden.told:
+            self.report({"INFO"}, f"Hidden meanwhile and kept: {', '.join(hidden.told)}")
         if not bpy.app.background:
             return {"FINISHED"}
         session.run_blocking()
