@@ -35,6 +35,17 @@ PARENTS: tuple[int, ...] = (
     -1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21,
 )  # fmt: skip
 JOINT_COUNT = len(JOINT_NAMES)
+PRINCIPAL_COUNT = 10
+SHAPE_KEYS: tuple[str, ...] = (
+    *(f"Shape {k + 1}" for k in range(PRINCIPAL_COUNT)),
+    "Upper Arm Length",
+    "Forearm Length",
+    "Thigh Length",
+    "Shin Length",
+    "Trunk Length",
+    "Shoulder Width",
+)
+"""Shape keys of a body's mesh, in the order of the shape's coefficients; a body may have the first of them only."""
 _SIDES = {"left_": ".L", "right_": ".R"}
 
 

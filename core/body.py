@@ -1,7 +1,8 @@
 """The body: rest shape, kinematics, skinning and keypoints, for the shipped body and official SMPL alike.
 
 Linear blend skinning as in SMPL (Loper et al. 2015, equations 2 to 10). B stands for any leading dimensions, which
-broadcast between arguments; V vertices, J = 24 joints, K = 25 keypoints, S = 10 shape coefficients. Metres, radians.
+broadcast between arguments; V vertices, J = 24 joints, K = 25 keypoints, S = 16 shape coefficients (core.skeleton),
+of which fewer may be given: the rest are zero. Metres, radians.
 Rest pose: T-pose, y up, facing +z, the left side at +x. Rotations of joints are local, relative to the parent.
 """
 
@@ -59,7 +60,7 @@ class Body(nn.Module):
     v_template: Tensor
     """[V, 3] rest vertices of the mean shape."""
     shapedirs: Tensor
-    """[V, 3, 10] displacement per unit of each shape coefficient."""
+    """[V, 3, 16] displacement per unit of each shape coefficient."""
     posedirs: Tensor | None
     """[V, 3, 207] pose corrective displacement, or None where the body has none."""
     J_regressor: Tensor
@@ -77,7 +78,7 @@ class Body(nn.Module):
     joint_template: Tensor
     """[24, 3] joints of the mean shape."""
     joint_shapedirs: Tensor
-    """[24, 3, 10] how the joints follow the shape."""
+    """[24, 3, 16] how the joints follow the shape."""
 
     def __init__(self, arrays: dict[str, Any], *, name: str, gender: str):
         super().__init__()
@@ -143,11 +144,11 @@ class Body(nn.Module):
         return len(self.v_template)
 
     def rest_vertices(self, betas: Tensor) -> Tensor:
-        """Rest pose vertices [..., V, 3] of shapes betas [..., 10]."""
+        """Rest pose vertices [..., V, 3] of shapes betas [..., S]."""
         return self.v_template + _times_last(self.shapedirs, betas)
 
     def rest_joints(self, betas: Tensor) -> Tensor:
-        """Rest pose joints [..., 24, 3] of shapes betas [..., 10]."""
+        """Rest pose joints [..., 24, 3] of shapes betas [..., S]."""
         return self.joint_template + _times_last(self.joint_shapedirs, betas)
 
     def height(self, betas: Tensor) -> Tensor:
@@ -163,7 +164,7 @@ class Body(nn.Module):
     def forward_kinematics(self, rotmats: Tensor, betas: Tensor, trans: Tensor) -> tuple[Tensor, Tensor]:
         """Joints without any vertex.
 
-        rotmats [..., 24, 3, 3] local rotations, betas [..., 10], trans [..., 3]. Returns (joints [..., 24, 3],
+        rotmats [..., 24, 3, 3] local rotations, betas [..., S], trans [..., 3]. Returns (joints [..., 24, 3],
         global_rotmats [..., 24, 3, 3]). The root joint lies at its rest place plus trans.
         """
         rest = self.rest_joints(betas)
@@ -185,7 +186,7 @@ class Body(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Posed vertices: SMPL's linear blend skinning plus trans.
 
-        rotmats [..., 24, 3, 3], betas [..., 10], trans [..., 3]; vertex_ids: skin these vertices only. Returns
+        rotmats [..., 24, 3, 3], betas [..., S], trans [..., 3]; vertex_ids: skin these vertices only. Returns
         (vertices [..., V or len(vertex_ids), 3], joints [..., 24, 3]). One betas for many frames is shaped once.
         """
         joints, global_rotmats, offsets = self._transforms(rotmats, betas, trans)
@@ -224,7 +225,8 @@ class Body(nn.Module):
 
 
 def _times_last(directions: Tensor, coefficients: Tensor) -> Tensor:
-    """directions [N, 3, S] and coefficients [..., S] -> [..., N, 3]."""
+    """directions [N, 3, S] and coefficients [..., s], s <= S -> [..., N, 3]."""
+    directions = directions[..., : coefficients.shape[-1]]
     n, c, s = directions.shape
     return (coefficients @ directions.reshape(n * c, s).mT).unflatten(-1, (n, c))
 

@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 
 from core.errors import BodyFileError
-from core.skeleton import JOINT_COUNT, PARENTS
+from core.skeleton import JOINT_COUNT, PARENTS, PRINCIPAL_COUNT, SHAPE_COUNT
 
 EXPECTED = "an SMPL body model (.npz or .pkl with 24 joints) or the body_neutral.npz that is shipped"
 REQUIRED = ("v_template", "shapedirs", "weights", "J_regressor", "kintree_table", "f")
 OPTIONAL = (
-    "posedirs", "has_posedirs", "quads", "uv", "quad_uv", "keypoint_regressor", "name", "gender",
+    "posedirs", "has_posedirs", "quads", "uv", "quad_uv", "keypoint_regressor", "name", "gender", "shape_names",
 )  # fmt: skip
 KNOWN_KINDS = {55: "SMPL-X", 52: "SMPL+H", 16: "MANO", 5: "FLAME"}
-SHAPE_COUNT = 10
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = (b"\x80", b"(", b"c")
 
@@ -32,7 +31,7 @@ PICKLE_MAGIC = (b"\x80", b"(", b"c")
 def read_body_file(path: str | Path) -> dict[str, Any]:
     """Arrays of a body file: REQUIRED ones checked and float64 or int64, OPTIONAL ones where present.
 
-    V vertices, T triangles: v_template [V, 3], shapedirs [V, 3, 10] (padded with zeros or cut), weights [V, 24],
+    V vertices, T triangles: v_template [V, 3], shapedirs [V, 3, 16] (see _shape_directions), weights [V, 24],
     J_regressor [24, V], f [T, 3], posedirs [V, 3, 207] or None. Raises BodyFileError.
     """
     path = Path(path)
@@ -225,7 +224,7 @@ def _checked(raw: dict[str, Any], name: str) -> dict[str, Any]:
             raise BodyFileError(f"{name}: {key} is {arrays[key].shape}, not {shape}: expected {EXPECTED}")
     if arrays["shapedirs"].ndim != 3 or arrays["shapedirs"].shape[:2] != (V, 3):
         raise BodyFileError(
-            f"{name}: shapedirs is {arrays['shapedirs'].shape}, not ({V}, 3, 10): expected {EXPECTED}"
+            f"{name}: shapedirs is {arrays['shapedirs'].shape}, not ({V}, 3, {PRINCIPAL_COUNT}): expected {EXPECTED}"
         )
     if not (len(parents) == JOINT_COUNT and tuple(parents[1:]) == PARENTS[1:]):
         raise BodyFileError(f"{name}: its joints are connected in another order than SMPL's: expected {EXPECTED}")
@@ -236,10 +235,16 @@ def _checked(raw: dict[str, Any], name: str) -> dict[str, Any]:
         raise BodyFileError(f"{name}: its faces do not fit its {V} vertices: expected {EXPECTED}")
     if not all(np.isfinite(arrays[key]).all() for key in REQUIRED[:4]):
         raise BodyFileError(f"{name} is damaged (not finite): expected {EXPECTED}")
-    shapedirs = np.zeros((V, 3, SHAPE_COUNT))
-    found = min(SHAPE_COUNT, arrays["shapedirs"].shape[2])
-    shapedirs[..., :found] = arrays["shapedirs"][..., :found]
-    arrays["shapedirs"] = shapedirs
+    arrays["shapedirs"] = _shape_directions(arrays["shapedirs"], has_lengths="shape_names" in raw)
     for key in ("name", "gender"):
         arrays[key] = str(raw[key]) if key in raw and np.ndim(raw[key]) == 0 else None
     return arrays
+
+
+def _shape_directions(shapedirs: np.ndarray, *, has_lengths: bool) -> np.ndarray:
+    """Directions [V, 3, 16] of those found [V, 3, S]: the principal ones padded with zeros or cut (official bodies
+    have up to 300), then lengths where the file is like the shipped one."""
+    result = np.zeros((*shapedirs.shape[:2], SHAPE_COUNT))
+    found = min(SHAPE_COUNT if has_lengths else PRINCIPAL_COUNT, shapedirs.shape[2])
+    result[..., :found] = shapedirs[..., :found]
+    return result

@@ -128,7 +128,7 @@ class Body:
     """The body all vertices refer to. V vertices, F faces, at most 4 joint influences per vertex.
 
     v_template [V,3] m, y up, T-pose; faces [F,4] int32 (fourth index -1 for a triangle); weight_joints [V,4] int32;
-    weight_values [V,4]; joints [24,3] m; shapedirs [V,3,10] and joint_shapedirs [24,3,10] m per unit of shape;
+    weight_values [V,4]; joints [24,3] m; shapedirs [V,3,S] and joint_shapedirs [24,3,S] m per unit of shape;
     uv [F*4,2], or empty.
     """
 
@@ -167,7 +167,7 @@ class People:
 
 @dataclass(frozen=True)
 class Shape:
-    """One person's shape: betas [10] and the resulting height in metres."""
+    """One person's shape: betas [S] and the resulting height in metres."""
 
     person: int
     height_m: float

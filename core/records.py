@@ -90,7 +90,7 @@ class Motion:
     trans: np.ndarray
     """[N, 3] float32 metres, world frame, SMPL convention: vertices = skin(pose, betas) + trans."""
     betas: np.ndarray
-    """[10] float32, one shape for the clip."""
+    """[16] float32, one shape for the clip."""
     joints_cam: np.ndarray
     """[N, 24, 3] float32 metres, camera frame."""
     keypoints2d: np.ndarray
@@ -126,7 +126,7 @@ class CameraMotion:
     trans: np.ndarray
     """[N, 3] float32 metres, SMPL convention: vertices_cam = skin(rotmats, betas) + trans."""
     betas: np.ndarray
-    """[10] float32."""
+    """[16] float32."""
     confidence: np.ndarray
     """[N] float32."""
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from core.errors import InputError, OutputError
 from core.records import Camera, Motion
+from core.skeleton import SHAPE_COUNT
 from core.version import VERSION
 
 FIELDS: dict[str, tuple[str, tuple[int | str, ...]]] = {
@@ -29,7 +30,7 @@ FIELDS: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "times": ("<f8", ("N",)),
     "poses": ("<f4", ("N", 72)),
     "trans": ("<f4", ("N", 3)),
-    "betas": ("<f4", (10,)),
+    "betas": ("<f4", (SHAPE_COUNT,)),
     "joints_cam": ("<f4", ("N", 24, 3)),
     "keypoints2d": ("<f4", ("N", 25, 3)),
     "confidence": ("<f4", ("N",)),

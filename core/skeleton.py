@@ -1,4 +1,5 @@
-"""Names and topology of the 24 SMPL joints and the 25 keypoints. Pure data, standard library only."""
+"""Names and topology of the 24 SMPL joints and the 25 keypoints, and of what a shape is made. Pure data, standard
+library only."""
 
 from __future__ import annotations
 
@@ -76,3 +77,8 @@ def mirrored_name(name: str) -> str:
 
 JOINT_MIRROR: tuple[int, ...] = tuple(JOINT_NAMES.index(mirrored_name(n)) for n in JOINT_NAMES)
 KEYPOINT_MIRROR: tuple[int, ...] = tuple(KEYPOINT_NAMES.index(mirrored_name(n)) for n in KEYPOINT_NAMES)
+
+PRINCIPAL_COUNT = 10
+LENGTHS = ("upper arm", "forearm", "thigh", "shin", "trunk", "shoulders")
+SHAPE_COUNT = PRINCIPAL_COUNT + len(LENGTHS)
+"""Coefficients of any body's shape: principal components, then what lengthens a part, which official bodies lack."""

@@ -19,6 +19,7 @@ from core.errors import InputError
 from core.options import JobOptions
 from core.protocol import REFINES_BY_DEFAULT
 from core.records import Camera, CameraMotion, Motion, Track
+from core.skeleton import SHAPE_COUNT
 
 LOG = logging.getLogger(__name__)
 DRAFT_LOOK_EVERY = 2
@@ -112,7 +113,7 @@ class Stages:
         return MIN_SECONDS
 
     def guess(self, track: Track, camera: Camera, body: Any, betas: np.ndarray | None = None) -> CameraMotion:
-        """Return a rough motion for a stretch of a track at once, in closed form; betas [10]: None = mean shape."""
+        """Return a rough motion for a stretch of a track at once, in closed form; betas [16]: None = mean shape."""
         import torch
 
         from core.recover.chain import build_chain, shape_chain
@@ -121,7 +122,7 @@ class Stages:
 
         if self._chain is None or self._chain[0] is not body:
             self._chain = (body, build_chain(body))
-        betas = np.zeros(10, np.float32) if betas is None else betas
+        betas = np.zeros(SHAPE_COUNT, np.float32) if betas is None else betas
         shaped = shape_chain(self._chain[1], torch.from_numpy(betas.astype(np.float64)))
         rotmats, trans = guess_motion(read_evidence(track, camera), shaped)
         return CameraMotion(

@@ -2,7 +2,7 @@
 
 A picture says how a person is proportioned, hardly how tall: a person twice as tall and twice as far away looks the
 same. So a given height changes the body by as much, and moves everything away from the camera, or nearer, by the same
-factor. N frames, V vertices, S = 10 components of shape; float64.
+factor. N frames, V vertices, S = 16 components of shape; float64.
 """
 
 from __future__ import annotations

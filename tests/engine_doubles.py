@@ -81,7 +81,7 @@ class FakeStages(Stages):
         weights[5] = 0
         weights[5, [9, 2, 20, 4, 7]] = 0.5, 0.2, 0.15, 0.1, 0.05
         template = np.stack([np.zeros(VERTICES), np.linspace(-1.0, 0.8, VERTICES), np.zeros(VERTICES)], -1)
-        shapedirs = np.zeros((VERTICES, 3, 10))
+        shapedirs = np.zeros((VERTICES, 3, 16))
         shapedirs[..., 0] = 0.1 * template
         return SimpleNamespace(
             name="double",
@@ -92,7 +92,7 @@ class FakeStages(Stages):
             weights=weights,
             joint_template=joints,
             shapedirs=shapedirs,
-            joint_shapedirs=np.zeros((24, 3, 10)),
+            joint_shapedirs=np.zeros((24, 3, 16)),
             uv=None,
         )
 
@@ -130,7 +130,7 @@ class FakeStages(Stages):
             frames=track.frames,
             rotmats=np.tile(np.eye(3, dtype=np.float32), (len(track), 24, 1, 1)),
             trans=root_at(track.frames, track.person) + np.array([1, 0, 0], np.float32),
-            betas=np.zeros(10, np.float32) if betas is None else betas,
+            betas=np.zeros(16, np.float32) if betas is None else betas,
             confidence=track.confidence,
         )
 
@@ -178,7 +178,7 @@ class FakeStages(Stages):
                 frames=frames,
                 rotmats=np.repeat(rotations_about_x(angle_at(frames))[:, None], 24, 1).astype(np.float32),
                 trans=root_at(frames, track.person),
-                betas=np.full(10, 0.1 * track.person, np.float32),
+                betas=np.full(16, 0.1 * track.person, np.float32),
                 confidence=np.full(len(frames), 0.7, np.float32),
             )
             chunks.append(chunk)

@@ -22,7 +22,7 @@ def make_clip(body, *, n: int = 12, seed: int = 0, moving: bool = False, name: s
     poses = 0.2 * torch.randn(n if moving else 1, 24, 3, generator=generator)
     rotmats = axis_angle_to_matrix(poses).expand(n, 24, 3, 3).clone()
     rotmats[:, 0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-    betas = torch.randn(10, generator=generator)
+    betas = torch.randn(16, generator=generator)
     trans = torch.tensor([0.1, 0.2, 4.0]).repeat(n, 1)
     points = body.keypoints(rotmats, betas, trans)
     keypoints = np.concatenate([project(points.numpy(), camera), np.ones((n, 25, 1))], -1).astype(np.float32)

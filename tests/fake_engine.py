@@ -198,7 +198,7 @@ class Engine:
         self.send(p.People(people))
         self.send(p.View(0, 1468.0, 1468.0, 640.0, 360.0, 1280, 720, self.array(CAMERA)))
         for person in range(behaviour.people):
-            self.send(p.Shape(person, 1.66, self.array(np.zeros(10))))
+            self.send(p.Shape(person, 1.66, self.array(np.zeros(16))))
         for first in range(0, total, behaviour.chunk):
             self.misbehave(first)
             if first == behaviour.error_at:
@@ -249,7 +249,7 @@ class Engine:
                 times=np.arange(count) / self.behaviour.fps,
                 poses=poses.reshape(-1, 72),
                 trans=trans,
-                betas=np.zeros(10),
+                betas=np.zeros(16),
                 confidence=np.full(count, 0.9),
                 contacts=np.zeros((count, 4)),
                 camera=np.array([1468.0, 1468.0, 640.0, 360.0, 1280.0, 720.0]),

@@ -64,9 +64,9 @@ def body_arrays() -> dict[str, np.ndarray]:
     v_template = (JOINTS[:, None] + CORNERS * size[:, None]).reshape(-1, 3)
     weight_joints = np.zeros((192, 4), "<i4")
     weight_joints[:, 0] = np.repeat(np.arange(24), 8)
-    shapedirs = np.zeros((192, 3, 10))
+    shapedirs = np.zeros((192, 3, 16))
     shapedirs[:, :, 0] = 0.03 * v_template
-    joint_shapedirs = np.zeros((24, 3, 10))
+    joint_shapedirs = np.zeros((24, 3, 16))
     joint_shapedirs[:, :, 0] = 0.03 * JOINTS
     return {
         "v_template": v_template,

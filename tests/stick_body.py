@@ -60,7 +60,7 @@ def _both_sides(names, table) -> list:
 def build_stick_body() -> SimpleNamespace:
     """The attributes fitting reads of core.body.Body. Shape 1 is overall size, 2 leg length, the rest zero."""
     offsets = torch.tensor(_both_sides(JOINT_NAMES, LEFT_OFFSETS), dtype=torch.float64)
-    by_shape = torch.zeros(24, 3, 10, dtype=torch.float64)
+    by_shape = torch.zeros(24, 3, 16, dtype=torch.float64)
     by_shape[..., 0] = 0.05 * offsets
     for name in ("left_knee", "right_knee", "left_ankle", "right_ankle"):
         by_shape[JOINT_NAMES.index(name), :, 1] = 0.06 * offsets[JOINT_NAMES.index(name)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import os
 import signal
@@ -396,3 +398,15 @@ def test_results_hold_no_absolute_paths(stages, video, tmp_path):
     with np.load(tmp_path / "out" / "walk_person0.npz") as data:
         texts = [str(data[name]) for name in data.files if data[name].dtype.kind == "U"]
     assert not any(str(tmp_path) in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [("train", "--set"), ("evaluate", "--video"), ("evaluate", "--network")]
+)
+def test_a_list_may_be_given_in_pieces(command, option):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"core.cli.{command}").add_arguments(parser)
+    required = ["--out", "x"] if command == "train" else []
+    given = parser.parse_args([*required, option, "a", "b", option, "c"])
+    assert vars(given)[option.removeprefix("--")] == ["a", "b", "c"]
+    assert vars(parser.parse_args(required))[option.removeprefix("--")] == []

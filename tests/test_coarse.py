@@ -102,7 +102,7 @@ def test_posed_and_shaped_bodies(default, coarse):
     rng = np.random.default_rng(0)
     vectors = torch.as_tensor(rng.normal(size=(4, 24, 3)) * 0.35, dtype=torch.float32)
     vectors[:, [JOINT_NAMES.index(f"spine{i}") for i in (1, 2, 3)]] *= 0.5  # three joints share what a back can do
-    betas = torch.as_tensor(rng.normal(size=(4, 10)), dtype=torch.float32)
+    betas = torch.as_tensor(rng.normal(size=(4, 16)), dtype=torch.float32)
     posed, _ = default.skin(axis_angle_to_matrix(vectors), betas, torch.zeros(3))
     for vertices in [*example_poses(default), *posed.double().numpy()]:
         error = _errors(coarse, vertices)

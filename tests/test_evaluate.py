@@ -114,7 +114,7 @@ def test_turn_error_against_scipy():
 
 def test_height_and_limb_ratios_from_the_body_s_arrays(body):
     rng = np.random.default_rng(1)
-    shapes = rng.normal(size=(2, 10)).astype(np.float32)
+    shapes = rng.normal(size=(2, 16)).astype(np.float32)
     template, directions = (a.double().numpy() for a in (body.v_template, body.shapedirs))
     regressor = body.J_regressor.double().numpy()
     heights, ratios = [], []

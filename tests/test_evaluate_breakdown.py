@@ -220,7 +220,7 @@ def test_corrections_take_out_their_part_and_no_other(body, clip):
     assert error(wrong_root) > 50 and error(wrong_shape) > 5
     assert error(CORRECTED["true root"](wrong_root, clip)) < 0.01
     assert error(CORRECTED["true shape"](wrong_shape, clip)) < 0.01
-    average = motion_of(clip, betas=np.zeros(10, np.float32))
+    average = motion_of(clip, betas=np.zeros(16, np.float32))
     assert error(CORRECTED["average shape"](wrong_shape, clip)) == pytest.approx(error(average), rel=1e-5)
     assert error(CORRECTED["true shape"](wrong_both, clip)) == pytest.approx(error(wrong_root), rel=1e-4)
     assert error(CORRECTED["true root"](wrong_both, clip)) == pytest.approx(error(wrong_shape), rel=1e-4)

@@ -214,7 +214,7 @@ def test_feet_under_the_floor(body):
     contacts = np.zeros((n, 4), np.float32)
     contacts[:2, 0] = 1
     nothing = np.zeros((n, 1), np.float32)
-    motion = Motion(0, np.arange(n), np.arange(n) / 30, poses, trans, np.zeros(10, np.float32), nothing, nothing,
+    motion = Motion(0, np.arange(n), np.arange(n) / 30, poses, trans, np.zeros(16, np.float32), nothing, nothing,
                     nothing, None, nothing, nothing, contacts)  # fmt: skip
     values = measure_ground(motion, body)
     assert values["sunk_mm"] == pytest.approx(30, abs=0.1) and values["sunk_mean_mm"] == pytest.approx(6, abs=0.05)

@@ -25,7 +25,7 @@ from core.world import place
 from tests.evaluate_clips import LIMBS, make_clip
 from tests.motion_maker import CAMERA, rodrigues
 
-BETAS = np.array([0.8, -0.5, *[0.0] * 8], np.float32)
+BETAS = np.array([0.8, -0.5, *[0.0] * 14], np.float32)
 
 
 @pytest.fixture(scope="module")

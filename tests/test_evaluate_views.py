@@ -172,7 +172,7 @@ def test_a_method_that_knows_the_motion_is_off_by_nothing(rig, truth, monkeypatc
         pelvis = body.rest_joints(torch.zeros(10))[0].numpy()
         trans = (trans + pelvis) @ view.R.T + view.t - pelvis
         rotmats[:, 0] = view.R @ rotmats[:, 0]
-        kinds = {"rotmats": rotmats, "trans": trans, "betas": np.zeros(10), "confidence": np.ones(len(trans))}
+        kinds = {"rotmats": rotmats, "trans": trans, "betas": np.zeros(16), "confidence": np.ones(len(trans))}
         kinds = {name: value.astype(np.float32) for name, value in kinds.items()}
         return CameraMotion(person=0, frames=track.frames, **kinds)
 

@@ -30,7 +30,7 @@ def made_up(sequences: int = 2, frames: int = 5) -> Batch:
         focal_px=torch.full((sequences,), 700.0),
         frames=torch.arange(frames).expand(sequences, frames).float(),
         rotmats=axis_angle_to_matrix(normal(sequences, frames, 24, 3)),
-        betas=normal(sequences, 10),
+        betas=normal(sequences, 16),
     )
 
 

@@ -41,8 +41,8 @@ def small_body() -> CoarseBody:
         joints=torch.randn(24, 3),
         parents=PARENTS,
         weights=torch.softmax(3 * torch.randn(COARSE, 24), 1),
-        shapedirs=0.1 * torch.randn(COARSE, 3, 10),
-        joint_shapedirs=0.1 * torch.randn(24, 3, 10),
+        shapedirs=0.1 * torch.randn(COARSE, 3, 16),
+        joint_shapedirs=0.1 * torch.randn(24, 3, 16),
     )
 
 
@@ -183,7 +183,7 @@ def test_skinned_start_is_linear_blend_skinning():
     net = HyperbolicNet(dataclasses.replace(NET, mesh_start="skinned"), body)
     rotmats = torch.linalg.qr(torch.randn(2, 24, 3, 3)).Q
     rotmats = rotmats * torch.linalg.det(rotmats)[..., None, None]
-    betas = torch.randn(2, 10)
+    betas = torch.randn(2, 16)
     ours = net.skin_coarse(rotmats, betas)
     rest_joints = (body.joints + body.joint_shapedirs @ betas[1]).double().numpy()
     rest = (body.template + body.shapedirs @ betas[1]).double().numpy()
@@ -301,7 +301,7 @@ def test_every_frame_of_a_clip_gets_a_mesh(count):
     net = HyperbolicNet(NET, small_body()).eval()
     betas, chunks = clip.recover_clip(net, track_of(count), Camera.from_size(1280, 720), device="cpu", chunk=8)
     chunks = list(chunks)
-    assert betas.shape == (10,)
+    assert betas.shape == (16,)
     assert sum(len(c.joints) for c in chunks) == count
     assert [c.start for c in chunks] == list(range(0, count, 8))
     assert all(c.mesh.vertices.isfinite().all() for c in chunks)

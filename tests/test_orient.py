@@ -15,7 +15,7 @@ def posed(count: int = 4):
     body = load_body().double()
     g = torch.Generator().manual_seed(1)
     rotmats = axis_angle_to_matrix(torch.randn((count, 24, 3), generator=g, dtype=torch.float64) * 0.5)
-    betas = torch.randn((count, 10), generator=g, dtype=torch.float64)
+    betas = torch.randn((count, 16), generator=g, dtype=torch.float64)
     joints, world = body.forward_kinematics(rotmats, betas, torch.zeros(3, dtype=torch.float64))
     return body, rotmats, betas, joints - joints[:, :1], world
 

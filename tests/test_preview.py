@@ -55,7 +55,7 @@ def write_motion(folder: Path, person: int, x: float, frames: range, depth: floa
         times=np.array(frames) / 25,
         poses=np.zeros((count, 72), np.float32),
         trans=np.tile(R @ place + t, (count, 1)),
-        betas=np.zeros(10, np.float32),
+        betas=np.zeros(16, np.float32),
         joints_cam=np.tile(place, (count, 24, 1)).astype(np.float32) + np.linspace(-0.2, 0.2, 24)[None, :, None],
         keypoints2d=np.zeros((count, 25, 3), np.float32),
         confidence=np.ones(count, np.float32),

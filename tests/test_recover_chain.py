@@ -32,7 +32,7 @@ def scene():
 
 def test_keypoints_equal_skinned_ones(scene):
     body, rotmats, trans = scene
-    shaped = shape_chain(build_chain(body), torch.zeros(10, dtype=torch.float64))
+    shaped = shape_chain(build_chain(body), torch.zeros(16, dtype=torch.float64))
     posed = pose_chain(shaped, rotmats, trans)
     joints, points = skin_keypoints(body, rotmats.numpy(), trans.numpy())
     np.testing.assert_allclose(posed.joints, joints, atol=1e-12)
@@ -42,7 +42,7 @@ def test_keypoints_equal_skinned_ones(scene):
 def test_shape_moves_keypoints_as_a_reshaped_body_does(scene):
     body, rotmats, trans = scene
     chain = build_chain(body)
-    betas = torch.tensor([0.7, -1.2] + [0.0] * 8, dtype=torch.float64)
+    betas = torch.tensor([0.7, -1.2] + [0.0] * 14, dtype=torch.float64)
     posed = pose_chain(shape_chain(chain, betas), rotmats, trans)
     import copy
 
@@ -54,7 +54,7 @@ def test_shape_moves_keypoints_as_a_reshaped_body_does(scene):
 
 def test_pose_derivative(scene):
     body, rotmats, trans = scene
-    shaped = shape_chain(build_chain(body), torch.zeros(10, dtype=torch.float64))
+    shaped = shape_chain(build_chain(body), torch.zeros(16, dtype=torch.float64))
     jacobian = differentiate_points(shaped, pose_chain(shaped, rotmats, trans), ACTIVE)
     D, h = jacobian.shape[-1], 1e-6
     for column in range(D):
@@ -68,10 +68,10 @@ def test_pose_derivative(scene):
 def test_shape_derivative(scene):
     body, rotmats, trans = scene
     chain = build_chain(body)
-    betas = torch.full((10,), 0.3, dtype=torch.float64)
+    betas = torch.full((16,), 0.3, dtype=torch.float64)
     jacobian = differentiate_by_shape(chain, pose_chain(shape_chain(chain, betas), rotmats, trans))
-    for s in range(10):
-        step = torch.zeros(10, dtype=torch.float64)
+    for s in range(16):
+        step = torch.zeros(16, dtype=torch.float64)
         step[s] = 1.0  # points are linear in the shape
         moved = pose_chain(shape_chain(chain, betas + step), rotmats, trans).points
         still = pose_chain(shape_chain(chain, betas), rotmats, trans).points

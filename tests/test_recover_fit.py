@@ -25,7 +25,7 @@ def project(points):
 
 
 def shaped(betas):
-    """BODY with the shape betas [10] as its average one."""
+    """BODY with the shape betas [16] as its average one."""
     body, betas = copy.copy(BODY), torch.from_numpy(np.asarray(betas)).double()
     body.v_template = BODY.v_template + BODY.shapedirs @ betas
     body.joint_template = BODY.joint_template + BODY.joint_shapedirs @ betas
@@ -183,7 +183,7 @@ def test_refining_the_truth_stays_at_it(clean):
         motion,
         rotmats=truth.rotmats.astype(np.float32),
         trans=truth.trans.astype(np.float32),
-        betas=np.zeros(10, np.float32),
+        betas=np.zeros(16, np.float32),
     )
     refined = refine(track, CAMERA, BODY, given, options=SHORT_REFINEMENT)
     assert root_error(refined, truth) < 0.02
@@ -195,7 +195,7 @@ def test_refining_moves_a_motion_to_the_picture(clean):
         motion,
         rotmats=truth.rotmats.astype(np.float32),
         trans=(truth.trans + [0.1, -0.05, 0.3]).astype(np.float32),
-        betas=np.zeros(10, np.float32),
+        betas=np.zeros(16, np.float32),
     )
     refined = refine(track, CAMERA, BODY, shifted, options=SHORT_REFINEMENT)
     _, points = posed(refined)
@@ -206,7 +206,7 @@ def test_refining_moves_a_motion_to_the_picture(clean):
 
 def test_a_shape_that_frames_say_little_of_is_the_average_one():
     """Legs longer by 12 %: found where frames count for much, the average's where they count for nothing."""
-    legs = np.array([0, 2.0, 0, 0, 0, 0, 0, 0, 0, 0])
+    legs = np.array([0, 2.0, *[0] * 14])
     track = make_track(make_truth(shaped(legs), 12))
     found = [
         fit(track, CAMERA, BODY, options=replace(SHORT, shape_weight=weight)).betas[1]

@@ -13,7 +13,7 @@ from core.recover.initial import fill_gaps, guess_rotations, guess_translation, 
 def test_guess_is_near_the_truth():
     body = build_stick_body()
     truth = make_truth(body, 40, yaw=1.0)
-    shaped = shape_chain(build_chain(body), torch.zeros(10, dtype=torch.float64))
+    shaped = shape_chain(build_chain(body), torch.zeros(16, dtype=torch.float64))
     points = torch.from_numpy(truth.keypoints)
     points = points - points[:, 15:17].mean(1, keepdim=True)
     guessed = pose_chain(shaped, guess_rotations(points, shaped), torch.zeros(40, 3, dtype=torch.float64)).points

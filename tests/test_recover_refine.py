@@ -70,7 +70,7 @@ def scene():
         frames=track.frames,
         rotmats=(truth.rotmats @ rodrigues(slow_noise(generator, 9.0))).astype(np.float32),
         trans=(truth.trans + [0.03, -0.02, 0.15]).astype(np.float32),
-        betas=np.zeros(10, np.float32),
+        betas=np.zeros(16, np.float32),
         confidence=track.confidence,
     )
     return truth, track, motion
@@ -106,7 +106,7 @@ def test_the_detector_s_landmarks_do_not_matter(scene, refined):
 
 def test_bones_point_as_plain_skinning_has_them(scene):
     _, _, motion = scene
-    shaped = shape_chain(build_chain(BODY), torch.zeros(10, dtype=torch.float64))
+    shaped = shape_chain(build_chain(BODY), torch.zeros(16, dtype=torch.float64))
     rotmats, trans = (torch.from_numpy(a).double() for a in (motion.rotmats, motion.trans))
     seen = keypoints_of(shaped, rotmats, trans)
     _, points = posed(motion)
@@ -221,7 +221,7 @@ def test_with_nothing_or_everything_refined_there_is_nothing_to_carry_on(scene, 
 
 def test_infinite_sigmas_leave_terms_out_and_the_prior_widens(scene):
     _, track, motion = scene
-    shaped = shape_chain(build_chain(BODY), torch.zeros(10, dtype=torch.float64))
+    shaped = shape_chain(build_chain(BODY), torch.zeros(16, dtype=torch.float64))
     evidence = replace(read_evidence(track, CAMERA), depth=torch.full((COUNT,), 4.0, dtype=torch.float64))
     rotmats, trans = (torch.from_numpy(a).double() for a in (motion.rotmats, motion.trans))
 

@@ -23,7 +23,7 @@ SIGMAS = terms.Sigmas()
 def scene():
     body = build_stick_body()
     truth = make_truth(body, 5, seed=2)
-    shaped = shape_chain(build_chain(body), torch.zeros(10, dtype=torch.float64))
+    shaped = shape_chain(build_chain(body), torch.zeros(16, dtype=torch.float64))
     evidence = read_evidence(make_track(truth, noise_px=4.0, noise_m=0.03), CAMERA)
     times = torch.tensor([0.0, 0.03, 0.08, 0.1, 0.15], dtype=torch.float64)
     planted = torch.rand(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -29,7 +29,7 @@ def make_motion(count: int = 7, *, vertices: int = 0, seed: int = 0) -> Motion:
         times=np.arange(count) / 29.97,
         poses=draw(count, 72),
         trans=draw(count, 3),
-        betas=draw(10),
+        betas=draw(16),
         joints_cam=draw(count, 24, 3),
         keypoints2d=draw(count, 25, 3),
         confidence=rng.uniform(size=count).astype(np.float32),
@@ -88,7 +88,7 @@ def test_amass_tools_read_it(tmp_path):
     """AMASS readers take poses[:, :66] as root + 21 body joints, trans, betas, gender and mocap_framerate."""
     path = write(tmp_path / "a_person0.npz", make_motion())
     amass = dict(np.load(path))
-    assert amass["poses"][:, :66].shape == (7, 66) and amass["trans"].shape == (7, 3) and amass["betas"].size == 10
+    assert amass["poses"][:, :66].shape == (7, 66) and amass["trans"].shape == (7, 3) and amass["betas"].size == 16
     assert amass["gender"].item() == "neutral" and amass["mocap_framerate"].item() == 29.97
 
 

@@ -19,9 +19,9 @@ def body():
 
 def test_heights_and_lengths_of_the_stick_body():
     # heels lie level with the toes, which are the lowest points: 0.06 + 0.02 under the ankle, against 0.06
-    np.testing.assert_allclose(sole_heights(BODY, np.zeros(10)), [0.02, 0.0, 0.02, 0.0], atol=1e-9)
+    np.testing.assert_allclose(sole_heights(BODY, np.zeros(16)), [0.02, 0.0, 0.02, 0.0], atol=1e-9)
     # the toe is 0.12 + 0.08 ahead of the ankle and 0.02 outside it, the heel 0.05 behind
-    np.testing.assert_allclose(foot_lengths(BODY, np.zeros(10)), np.hypot(0.25, 0.02), atol=1e-9)
+    np.testing.assert_allclose(foot_lengths(BODY, np.zeros(16)), np.hypot(0.25, 0.02), atol=1e-9)
 
 
 def test_the_lowest_chosen_vertex_is_the_foot_s_lowest_however_it_is_turned(body):
@@ -32,7 +32,7 @@ def test_the_lowest_chosen_vertex_is_the_foot_s_lowest_however_it_is_turned(body
     for side in ("left", "right"):
         vectors[:, JOINT_NAMES.index(f"{side}_knee"), 0] = generator.uniform(0, 1.2, 60)
         vectors[:, JOINT_NAMES.index(f"{side}_ankle")] = generator.uniform(-0.4, 0.4, (60, 3))
-    rotmats, betas = torch.from_numpy(rodrigues(vectors)).float(), torch.tensor([1.0, -1, 0.5, 0, 0, 0, 0, 0, 0, 0])
+    rotmats, betas = torch.from_numpy(rodrigues(vectors)).float(), torch.tensor([1.0, -1, 0.5, *[0] * 13])
     chain, feet = build_sole_chain(body)
     points = pose_chain(shape_chain(chain, betas.double()), rotmats.double(), torch.zeros(60, 3).double()).points[
         :, 25:
@@ -47,7 +47,7 @@ def test_the_lowest_chosen_vertex_is_the_foot_s_lowest_however_it_is_turned(body
 
 def test_the_first_points_are_the_keypoints(body):
     rotmats = torch.from_numpy(rodrigues(np.random.default_rng(1).normal(0, 0.3, (2, 24, 3)))).float()
-    betas, trans = torch.zeros(10), torch.tensor([[0.1, 0.2, 3.0], [0, 0, 2]])
+    betas, trans = torch.zeros(16), torch.tensor([[0.1, 0.2, 3.0], [0, 0, 2]])
     chain, _ = build_sole_chain(body)
     points = pose_chain(shape_chain(chain, betas.double()), rotmats.double(), trans.double()).points
     np.testing.assert_allclose(points[:, :25].numpy(), body.keypoints(rotmats, betas, trans).numpy(), atol=1e-5)

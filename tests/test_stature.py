@@ -22,7 +22,7 @@ FILE = Path(__file__).parent.parent / "weights" / "body_neutral.npz"
 
 @pytest.fixture(scope="module")
 def arrays() -> tuple[np.ndarray, np.ndarray]:
-    """Template [V, 3] and shapedirs [V, 3, 10] from the file itself."""
+    """Template [V, 3] and shapedirs [V, 3, 16] from the file itself."""
     with np.load(FILE) as archive:
         return archive["v_template"].astype(np.float64), archive["shapedirs"].astype(np.float64)
 
@@ -38,7 +38,7 @@ def stature(arrays, betas: np.ndarray) -> float:
 
 
 def some_shape(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 0.8, 10)
+    return np.random.default_rng(seed).normal(0, 0.8, 16)
 
 
 @pytest.mark.parametrize("height", [0.5, 1.2, 1.72, 2.5])
@@ -123,7 +123,7 @@ def test_an_evenly_scaled_body_stands_evenly_farther():
 
 def test_a_body_without_shape_refuses():
     rigid = SimpleNamespace(
-        name="rigid", v_template=np.array([[0.0, 0, 0], [0, 1.7, 0]]), shapedirs=np.zeros((2, 3, 10))
+        name="rigid", v_template=np.array([[0.0, 0, 0], [0, 1.7, 0]]), shapedirs=np.zeros((2, 3, 16))
     )
     with pytest.raises(InputError, match="No shape of the body rigid is 1.5 m tall"):
         fit_height(rigid, np.zeros(10), 1.5)

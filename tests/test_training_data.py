@@ -46,7 +46,7 @@ def a_shard() -> dict[str, np.ndarray]:
         "spacing": np.ones(3, np.int32),
         "subject": np.array(["a", "b", "c"]),
         "motion": np.array(["a_1", "b_1", "c_1"]),
-        "betas": rng.normal(size=(3, 10)).astype(np.float32),
+        "betas": rng.normal(size=(3, 16)).astype(np.float32),
         "camera": np.array([[900, 900, 640, 360]] * 3, np.float32),
         "size": np.array([[1280, 720]] * 3, np.int32),
     }
@@ -116,7 +116,7 @@ def test_mixing_fills_the_place_of_a_missing_source():
 def test_a_mirrored_batch_is_a_mirrored_body(body):
     """Joints of the mirrored rotations are the reflected joints of the other side; keypoints follow in the image."""
     batch = a_batch(3, 2)
-    batch = replace(batch, betas=torch.randn(3, 10))
+    batch = replace(batch, betas=torch.randn(3, 16))
     other = mirror(batch)
     reflect = torch.tensor([-1.0, 1.0, 1.0])
     joints, mirrored = Truth(body, batch).joints, Truth(body, other).joints

@@ -73,7 +73,7 @@ def film(rotmats, pelvis, *, pitch=0.0, roll=0.0, camera_height=1.4):
         frames=np.arange(N, dtype=np.int32),
         rotmats=local.astype(np.float32),
         trans=trans.astype(np.float32),
-        betas=np.zeros(10, np.float32),
+        betas=np.zeros(16, np.float32),
         confidence=np.ones(N, np.float32),
     )
     from motion_maker import Truth

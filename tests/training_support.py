@@ -24,5 +24,5 @@ def a_batch(sequences: int, window: int, seed: int = 0) -> Batch:
         focal_px=torch.full((sequences,), 1468.0),
         frames=torch.arange(window).float().repeat(sequences, 1),
         rotmats=rotmats,
-        betas=rand(sequences, 10) - 0.5,
+        betas=rand(sequences, 16) - 0.5,
     )

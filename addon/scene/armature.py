@@ -15,7 +15,6 @@ from mathutils import Vector
 
 from .. import naming
 from ..convert import rest_to_blender
-from .bodydata import SHAPE_COUNT
 
 TEMPLATE = "hyper_mocap_joint_template"
 SHAPEDIRS = "hyper_mocap_joint_shapedirs"
@@ -68,7 +67,7 @@ def rest_axes(obj: bpy.types.Object) -> np.ndarray:
 
 
 def store_joints(obj: bpy.types.Object, template: np.ndarray, shapedirs: np.ndarray, betas: np.ndarray) -> None:
-    """Keep what is needed to fit the rest joints to a shape (template [24,3], shapedirs [24,3,10], betas [10])."""
+    """Keep what is needed to fit the rest joints to a shape (template [24,3], shapedirs [24,3,S], betas [S])."""
     obj[TEMPLATE] = [float(x) for x in np.asarray(template).ravel()]
     obj[SHAPEDIRS] = [float(x) for x in np.asarray(shapedirs).ravel()]
     obj[BETAS] = [float(x) for x in betas]
@@ -80,7 +79,7 @@ def stored_joints(obj: bpy.types.Object, betas: np.ndarray | None = None) -> np.
     KeyError if the object is no figure of ours.
     """
     template = np.array(obj[TEMPLATE]).reshape(naming.JOINT_COUNT, 3)
-    shapedirs = np.array(obj[SHAPEDIRS]).reshape(naming.JOINT_COUNT, 3, SHAPE_COUNT)
+    shapedirs = np.array(obj[SHAPEDIRS]).reshape(naming.JOINT_COUNT, 3, -1)
     return template + shapedirs @ (np.array(obj[BETAS]) if betas is None else np.asarray(betas, dtype=np.float64))
 
 

@@ -14,7 +14,6 @@ from .. import naming
 from ..convert import matrix_from_quaternion, quaternion_from_rotvec
 from ..errors import BodyDataError
 
-SHAPE_COUNT = 10
 INFLUENCES = 4
 
 
@@ -40,26 +39,28 @@ class BodyData:
     joints: np.ndarray
     """[24, 3] template joints."""
     shapedirs: np.ndarray
-    """[V, 3, 10]."""
+    """[V, 3, S], S coefficients of shape: at most those of naming.SHAPE_KEYS."""
     joint_shapedirs: np.ndarray
-    """[24, 3, 10]."""
+    """[24, 3, S]."""
     uv: np.ndarray
     """[F * 4, 2] or empty."""
 
     def __post_init__(self) -> None:
-        v, f = len(self.vertices), len(self.faces)
+        v, f, s = len(self.vertices), len(self.faces), self.shape_count
         expected = {
             "vertices": (v, 3),
             "faces": (f, 4),
             "weight_joints": (v, INFLUENCES),
             "weight_values": (v, INFLUENCES),
             "joints": (naming.JOINT_COUNT, 3),
-            "shapedirs": (v, 3, SHAPE_COUNT),
-            "joint_shapedirs": (naming.JOINT_COUNT, 3, SHAPE_COUNT),
+            "shapedirs": (v, 3, s),
+            "joint_shapedirs": (naming.JOINT_COUNT, 3, s),
         }
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise BodyDataError(f"The body's {name} has shape {getattr(self, name).shape}, expected {shape}")
+        if not 0 < s <= len(naming.SHAPE_KEYS):
+            raise BodyDataError(f"The body has {s} shape directions, expected 1 to {len(naming.SHAPE_KEYS)}")
         if v == 0 or f == 0:
             raise BodyDataError("The body has no vertices or no faces")
         if self.faces.max() >= v or self.faces[:, :3].min() < 0 or self.faces[:, 3].min() < -1:
@@ -101,7 +102,9 @@ class BodyData:
         except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
             raise BodyDataError(f"{path} is not a readable body file (.npz): {error}") from error
         regressor = data["J_regressor"].astype(np.float64)
-        shapedirs = data["shapedirs"][:, :, :SHAPE_COUNT].astype(np.float64)
+        # of official bodies, up to 300 principal components and nothing else
+        kept = len(naming.SHAPE_KEYS) if "shape_names" in data else naming.PRINCIPAL_COUNT
+        shapedirs = data["shapedirs"][:, :, :kept].astype(np.float64)
         template = data["v_template"].astype(np.float64)
         faces = data["quads"] if "quads" in data else data["f"]
         if faces.shape[1] == 3:
@@ -120,12 +123,24 @@ class BodyData:
             uv=_corner_uv(data, faces),
         )
 
+    @property
+    def shape_count(self) -> int:
+        """S."""
+        return self.shapedirs.shape[-1]
+
+    def fit_betas(self, betas: np.ndarray) -> np.ndarray:
+        """Coefficients [S] float64 from those of a result, which may be of a body with fewer or more of them."""
+        fitted = np.zeros(self.shape_count)
+        shared = min(len(betas), self.shape_count)
+        fitted[:shared] = betas[:shared]
+        return fitted
+
     def rest_joints(self, betas: np.ndarray) -> np.ndarray:
-        """Joints [24, 3] of the shape betas [10]."""
+        """Joints [24, 3] of the shape betas [S]."""
         return self.joints + self.joint_shapedirs @ np.asarray(betas, dtype=np.float64)
 
     def rest_vertices(self, betas: np.ndarray) -> np.ndarray:
-        """Vertices [V, 3] of the shape betas [10]."""
+        """Vertices [V, 3] of the shape betas [S]."""
         return self.vertices + self.shapedirs @ np.asarray(betas, dtype=np.float64)
 
 

@@ -15,7 +15,7 @@ from .. import naming
 from ..convert import rest_to_blender
 from . import armature as rig
 from . import figure
-from .bodydata import SHAPE_COUNT, BodyData
+from .bodydata import BodyData
 from .lookup import Handle, mark
 
 
@@ -95,6 +95,8 @@ class FigureBuild:
         for joint in range(naming.JOINT_COUNT):
             yield "weights"
             figure.add_weights(self.mesh.find(), body, joint)
-        for k in range(-1, SHAPE_COUNT):
+        yield "shape key"
+        figure.add_basis(self.mesh.find())
+        for k in range(body.shape_count):
             yield "shape key"
             figure.add_shape_key(self.mesh.find(), body, self._betas, k)

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import bpy
 import numpy as np
 
+from .. import naming
 from ..action import curves_of
 from ..errors import ExportError
-from .bodydata import SHAPE_COUNT
 from .sinks import CACHE_MODIFIER
 
 AXES: dict[str, tuple[str, str]] = {"STANDARD": ("Y", "X"), "UNREAL": ("X", "Y"), "MAYA": ("X", "Y")}
@@ -145,9 +145,9 @@ def _prepared(objects: list[bpy.types.Object], path: str, bake_shape: bool) -> I
 
 @contextlib.contextmanager
 def _shape_baked(obj: bpy.types.Object) -> Iterator[bpy.types.Object]:
-    """A stand-in of the same name whose "Shape N" keys are baked into the mesh; other shape keys stay, with keys."""
+    """A stand-in of the same name whose shape's keys are baked into the mesh; other shape keys stay, with keys."""
     keys = obj.data.shape_keys
-    blocks = [keys.key_blocks.get(f"Shape {k + 1}") for k in range(SHAPE_COUNT)] if keys else []
+    blocks = [keys.key_blocks.get(name) for name in naming.SHAPE_KEYS] if keys else []
     blocks = [b for b in blocks if b is not None]
     if not blocks:
         yield obj

@@ -8,7 +8,7 @@ import numpy as np
 from .. import naming
 from ..convert import rest_to_blender
 from . import armature as rig
-from .bodydata import SHAPE_COUNT, BodyData
+from .bodydata import BodyData
 
 SHAPE_RANGE = 5.0
 COLOURS = (
@@ -73,12 +73,16 @@ def add_weights(obj: bpy.types.Object, body: BodyData, joint: int) -> None:
         add((vertex,), weight, "REPLACE")
 
 
+def add_basis(obj: bpy.types.Object) -> None:
+    """The key that the others start from."""
+    obj.shape_key_add(name="Basis", from_mix=False)
+
+
 def add_shape_key(obj: bpy.types.Object, body: BodyData, betas: np.ndarray, k: int) -> None:
-    """Basis for k = -1, else "Shape k+1": one unit of a shape component, at the person's value."""
-    if k < 0:
-        obj.shape_key_add(name="Basis", from_mix=False)
+    """One unit of coefficient k of the shape, at the person's value; nothing where the body lacks the direction."""
+    if not body.shapedirs[:, :, k].any():
         return
-    key = obj.shape_key_add(name=f"Shape {k + 1}", from_mix=False)
+    key = obj.shape_key_add(name=naming.SHAPE_KEYS[k], from_mix=False)
     set_points(key.points, rest_to_blender(body.vertices + body.shapedirs[:, :, k]))
     _set_slider(key, float(betas[k]))
 
@@ -90,25 +94,15 @@ def _set_slider(key: bpy.types.ShapeKey, value: float) -> None:
     key.value = value
 
 
-def shape_values(obj: bpy.types.Object) -> np.ndarray:
-    """Values [10] of the shape keys of a body mesh; zero where one is missing."""
-    keys = obj.data.shape_keys
-    values = np.zeros(SHAPE_COUNT)
-    for k in range(SHAPE_COUNT):
-        key = keys.key_blocks.get(f"Shape {k + 1}") if keys else None
-        values[k] = 0.0 if key is None else key.value
-    return values
-
-
 def set_shape(armature: bpy.types.Object, obj: bpy.types.Object | None, betas: np.ndarray) -> None:
     """Give a figure another shape: slider values, rest joints, stored betas. Bone keys must be written anew."""
     rig.place_bones(armature, rig.stored_joints(armature, betas))
     armature[rig.BETAS] = [float(x) for x in betas]
     keys = obj.data.shape_keys if obj is not None else None
-    for k in range(SHAPE_COUNT if keys else 0):
-        key = keys.key_blocks.get(f"Shape {k + 1}")
+    for name, value in zip(naming.SHAPE_KEYS, betas):
+        key = keys.key_blocks.get(name) if keys else None
         if key is not None:
-            _set_slider(key, float(betas[k]))
+            _set_slider(key, float(value))
 
 
 def build_material(title: str, person: int) -> bpy.types.Material:

@@ -25,7 +25,7 @@ _SHAPES = {
     "times": ("N",),
     "poses": ("N", 72),
     "trans": ("N", 3),
-    "betas": (10,),
+    "betas": ("S",),
     "confidence": ("N",),
     "contacts": ("N", 4),
     "camera": (6,),
@@ -70,7 +70,8 @@ def read_result(path: str) -> Result:
         raise ResultFileError(f"{path} is not a readable result file (.npz): {error}") from error
     count = len(arrays["frames"])
     for name, shape in _SHAPES.items():
-        expected = tuple(count if n == "N" else n for n in shape)
+        own = {"N": count, "S": arrays[name].size}
+        expected = tuple(own.get(n, n) for n in shape)
         if arrays[name].shape != expected or not np.isfinite(arrays[name]).all():
             raise ResultFileError(f"{path}: {name} is damaged (shape {arrays[name].shape}, expected {expected})")
     if count == 0:
@@ -110,8 +111,9 @@ def load_results(
         person = result.person if len({r.person for r in results}) == len(results) else number
         if result.body and body.name and result.body not in (body.name, "default"):
             writer.warn(f"{os.path.basename(result.path)} was made for the body {result.body!r}, not {body.name!r}")
-        height_m = float(np.ptp(body.rest_vertices(result.arrays["betas"])[:, 1]))
-        writer.handle(protocol.Shape(person, height_m, _wire(result.arrays["betas"], "<f4")))
+        betas = body.fit_betas(result.arrays["betas"])
+        height_m = float(np.ptp(body.rest_vertices(betas)[:, 1]))
+        writer.handle(protocol.Shape(person, height_m, _wire(betas, "<f4")))
         for message in _frames(result, person, values["mode"]):
             writer.handle(message)
             writer.tick(0.05)

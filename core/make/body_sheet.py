@@ -17,7 +17,7 @@ from core.body import Body, load_body
 from core.make.sheet_poses import POSES
 from core.raster import View, render_mesh
 from core.rotation import axis_angle_to_matrix
-from core.skeleton import JOINT_COUNT, JOINT_NAMES
+from core.skeleton import JOINT_COUNT, JOINT_NAMES, SHAPE_COUNT
 
 CELL = (420, 520)
 CLOSE_UPS: tuple[tuple[str, str, str, float, float, float], ...] = (
@@ -56,7 +56,7 @@ def pose_matrices(name: str) -> torch.Tensor:
 def draw_sheet(body: Body) -> np.ndarray:
     """The sheet as a BGR image."""
     faces = body.quads.numpy()
-    zero = torch.zeros(10)
+    zero = torch.zeros(SHAPE_COUNT)
     columns = 4
 
     def cell(vertices, view: View, title: str) -> np.ndarray:

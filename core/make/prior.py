@@ -39,7 +39,7 @@ CREDIT = (
 def collect_poses(mocap_file: str | Path, body) -> np.ndarray:
     """Rotation vectors of POSE_JOINTS, [N, D] float64, the mirror images after the originals."""
     names = ("left_heel", "left_toe", "right_heel", "right_toe")
-    rest = body.keypoints(torch.eye(3).expand(24, 3, 3), torch.zeros(10), torch.zeros(3)).double()
+    rest = body.keypoints(torch.eye(3).expand(24, 3, 3), torch.zeros(1), torch.zeros(3)).double()
     soles = rest[[KEYPOINT_NAMES.index(name) for name in names]]
     carriers = tuple(JOINT_NAMES.index(n) for n in ("left_ankle", "left_foot", "right_ankle", "right_foot"))
     target = Target(body.joint_template.double(), soles, carriers)

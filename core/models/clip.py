@@ -129,7 +129,7 @@ def recover_clip(
 ) -> tuple[Tensor | None, Iterator[Chunk]]:
     """Meshes of every frame of a track, or of every so-manieth.
 
-    Returns the clip's shape [10] from the lifter (None without its rotation head) and an iterator of chunks; the
+    Returns the clip's shape [S] from the lifter (None without its rotation head) and an iterator of chunks; the
     lifter runs before the first chunk, the mesh network with each. vertex_ids: only these full-mesh vertices.
     doubted: see `track_inputs`. Raises Cancelled where asked to stop while lifting.
     """

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from core.layers import ATTENTION_FORMS
-from core.skeleton import JOINT_COUNT, KEYPOINT_COUNT
+from core.skeleton import JOINT_COUNT, KEYPOINT_COUNT, SHAPE_COUNT
 
 MESH_STARTS = ("nearest_joint", "skinned")
 FUSIONS = ("mean", "linear")
@@ -20,7 +20,7 @@ class LifterConfig:
 
     keypoints: int = KEYPOINT_COUNT
     joints: int = JOINT_COUNT
-    shape_components: int = 10
+    shape_components: int = SHAPE_COUNT
     dim: int = 256
     depth: int = 3
     heads: int = 8

@@ -42,9 +42,9 @@ class CoarseBody(NamedTuple):
     weights: Tensor
     """[V', J] skinning weights of the coarse vertices."""
     shapedirs: Tensor
-    """[V', 3, 10]."""
+    """[V', 3, S]."""
     joint_shapedirs: Tensor
-    """[J, 3, 10]."""
+    """[J, 3, S]."""
 
 
 class Recovered(NamedTuple):
@@ -142,11 +142,11 @@ class HyperbolicNet(nn.Module):
         return turn_to_joints(rotmats, joints, self.rest_joints(betas), self.parents)
 
     def rest_joints(self, betas: Tensor) -> Tensor:
-        """Joints of the resting body of shape [B, 10] -> [B, J, 3]."""
+        """Joints of the resting body of shape [B, S] -> [B, J, 3]."""
         return self.body_joints + torch.einsum("jdk,bk->bjd", self.body_joint_shapedirs, betas)
 
     def skin_coarse(self, rotmats: Tensor, betas: Tensor) -> Tensor:
-        """Coarse vertices of local rotations [B, J, 3, 3] and shape [B, 10], pelvis at the origin -> [B, V', 3]."""
+        """Coarse vertices of local rotations [B, J, 3, 3] and shape [B, S], pelvis at the origin -> [B, V', 3]."""
         rest_joints = self.rest_joints(betas)
         rest = self.body_template + torch.einsum("vdk,bk->bvd", self.body_shapedirs, betas)
         rotations, positions = [rotmats[:, 0]], [torch.zeros_like(rest_joints[:, 0])]

@@ -28,7 +28,7 @@ class Lifted(NamedTuple):
     rotations6d: Tensor | None
     """[B, T, J, 6] local rotations, first two columns of the matrix; the root's is in the camera frame."""
     betas: Tensor | None
-    """[B, T, 10]; average over the clip for one shape."""
+    """[B, T, S]; average over the clip for one shape."""
     features: Tensor
     """[B, T, head_dim] summary of each frame."""
 

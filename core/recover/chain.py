@@ -5,7 +5,7 @@ a keypoint is itself a mixture of joint frames: p_k = sum_j R_j a_kj + w_kj t_j,
 The a_kj and w_kj are summed once per body; a posed keypoint then costs a few products and its derivative with respect
 to every rotation is a cross product. Pose-dependent corrections of a body (posedirs) are left out here.
 
-N frames, J = 24 joints, K = 25 keypoints, S = 10 shape coefficients. Everything is float64 on the CPU.
+N frames, J = 24 joints, K = 25 keypoints, S = 16 shape coefficients. Everything is float64 on the CPU.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from core.recover.readings import Settled, settle_readings
 from core.recover.refine import carry_on
 from core.recover.refine import refine as refine_motion
 from core.recover.root import place_root
-from core.skeleton import PARENTS
+from core.skeleton import PARENTS, SHAPE_COUNT
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "hyperbolic.safetensors"
 CHUNK = 32
@@ -163,12 +163,12 @@ def _by_network(
 
 
 def match_bones(own: Body, body: Body, betas: Tensor) -> Tensor:
-    """Shape [10] of `body` whose rest bones are as long as those of `own` at `betas`, by ridge least squares. CPU."""
+    """Shape [S] of `body` whose rest bones are as long as those of `own` at `betas`, by ridge least squares. CPU."""
     wanted = _bone_vectors(own.rest_joints(betas)).cpu()
-    base, units = body.rest_joints(torch.zeros(10)), body.rest_joints(torch.eye(10))
+    base, units = body.rest_joints(torch.zeros(SHAPE_COUNT)), body.rest_joints(torch.eye(SHAPE_COUNT))
     columns = [_bone_vectors(joints) - _bone_vectors(base) for joints in units]
     A = torch.stack(columns, -1).flatten(0, -2)
-    normal = A.T @ A + 1e-6 * torch.eye(10)
+    normal = A.T @ A + 1e-6 * torch.eye(SHAPE_COUNT)
     return torch.linalg.solve(normal, A.T @ (wanted - _bone_vectors(base)).flatten())
 
 
@@ -209,7 +209,7 @@ def _start_rotations(chunk: Chunk) -> Tensor:
 def _shape(own, chunk: Chunk, ids: Tensor, start: Tensor, lifter_betas: Tensor | None) -> Tensor:
     """One shape: the meshes' least-squares shape, held near the lifter's average over the whole clip, and drawn to
     the average body."""
-    guess = torch.zeros(10, device=start.device) if lifter_betas is None else lifter_betas
+    guess = torch.zeros(SHAPE_COUNT, device=start.device) if lifter_betas is None else lifter_betas
     count = len(chunk.meshed)
     few = torch.linspace(0, count - 1, min(SHAPE_FRAMES, count), device=start.device).long()
     vertices = chunk.mesh.vertices[few]
@@ -260,6 +260,6 @@ def _join(parts: list[CameraMotion], track: Track, betas: Tensor | None) -> Came
         frames=track.frames[:done],
         rotmats=np.concatenate([p.rotmats for p in parts] or [np.zeros((0, 24, 3, 3), np.float32)]),
         trans=np.concatenate([p.trans for p in parts] or [np.zeros((0, 3), np.float32)]),
-        betas=parts[0].betas if parts else np.zeros(10, np.float32),
+        betas=parts[0].betas if parts else np.zeros(SHAPE_COUNT, np.float32),
         confidence=track.confidence[:done],
     )

@@ -21,7 +21,7 @@ def fit_rotations(
 ) -> Tensor:
     """Local rotations [N, J, 3, 3] whose body meets `vertices` [N, n, 3] (relative to the pelvis) best.
 
-    betas [10]; rotmats [N, J, 3, 3] to start from (the neutral pose will do, a network's own guess is better).
+    betas [S]; rotmats [N, J, 3, 3] to start from (the neutral pose will do, a network's own guess is better).
     """
     parents = torch.tensor(PARENTS[1:], device=vertices.device)
     weights = body.weights[vertex_ids]  # [n, J]
@@ -54,15 +54,15 @@ def spread_vertices(template: Tensor, count: int) -> Tensor:
 def fit_shape(
     body, vertices: Tensor, vertex_ids: Tensor, rotmats: Tensor, *, start: Tensor, hold: float = 1e-5
 ) -> Tensor:
-    """Shape [10] that meets vertices [N, n, 3] with rotations [N, J, 3, 3]; `hold` is square metres per unit squared,
-    a pull towards `start` [10] in the mean over vertices."""
+    """Shape [S] that meets vertices [N, n, 3] with rotations [N, J, 3, 3]; `hold` is square metres per unit squared,
+    a pull towards `start` [S] in the mean over vertices."""
     base, _ = _pose(body, rotmats, torch.zeros_like(start), vertex_ids)
     columns = []
     for k in range(len(start)):
         unit = torch.zeros_like(start)
         unit[k] = 1
         columns.append(_pose(body, rotmats, unit, vertex_ids)[0] - base)  # skinning is linear in the shape
-    A = torch.stack(columns, -1).flatten(0, -2)  # [N*n*3, 10]
+    A = torch.stack(columns, -1).flatten(0, -2)  # [N*n*3, S]
     b = (vertices - base).flatten()
     points = len(b) / 3
     normal = A.T @ A / points + hold * torch.eye(len(start), device=A.device, dtype=A.dtype)

@@ -1,7 +1,7 @@
 """The demonstration clip: the default body with a known motion of a held-out mocap subject, and its ground truth.
 
 Truth file (`demo_truth.npz`, N frames, camera frame x right, y down, z forward, metres and pixels): joints_cam
-[N,24,3], poses [N,72] axis-angle with the root's in the camera frame, trans [N,3], betas [10], keypoints [N,25,2] px,
+[N,24,3], poses [N,72] axis-angle with the root's in the camera frame, trans [N,3], betas [16], keypoints [N,25,2] px,
 keypoints_cam [N,25,3], camera [6] (fx fy cx cy width height), R_world_from_cam [N,3,3] and t_world_from_cam [N,3]
 (world z up, floor at 0), fps, motion, subject.
 """
@@ -79,7 +79,7 @@ def stage_take(bank: MotionBank, body: Body, config: DemoConfig) -> Take:
     rest = body.rest_joints(betas)
     legs = (rest[1] - rest[4]).norm() + (rest[4] - rest[7]).norm()
     trans = pelvis * (legs / bank.leg_length) - rest[0]
-    vertices, _ = body.skin(rotmats, betas.expand(len(trans), 10), trans)
+    vertices, _ = body.skin(rotmats, betas.expand(len(trans), -1), trans)
     trans = trans - torch.tensor([0.0, 1.0, 0.0]) * torch.quantile(vertices[..., 1].amin(1), 0.2)
     eye, aim = torch.tensor(config.eye), torch.tensor(config.aim)
     R = look_at(eye, aim, torch.zeros(()))
@@ -94,7 +94,7 @@ def truth_of(take: Take, body: Body, config: DemoConfig, bank: MotionBank) -> di
     rest = body.rest_joints(betas)[0]
     rotmats = torch.cat([(take.R @ take.rotmats[:, 0])[:, None], take.rotmats[:, 1:]], 1)
     trans = (take.trans + rest) @ take.R.T + take.t - rest
-    many = betas.expand(len(trans), 10)
+    many = betas.expand(len(trans), -1)
     joints, _ = body.forward_kinematics(rotmats, many, trans)
     keypoints = body.keypoints(rotmats, many, trans)
     points = project(keypoints[None], take.intrinsics[None])[0]

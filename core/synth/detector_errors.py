@@ -67,7 +67,7 @@ def measure(shard: dict[str, np.ndarray], body: Body) -> list[Errors]:
 def _measure_clip(clip: dict[str, np.ndarray], body: Body) -> Errors:
     rotmats = quaternion_to_matrix(torch.from_numpy(clip["quats"]).float())
     betas = torch.from_numpy(clip["betas"])
-    keypoints = body.keypoints(rotmats, betas.expand(len(rotmats), 10), torch.from_numpy(clip["trans"]))
+    keypoints = body.keypoints(rotmats, betas.expand(len(rotmats), -1), torch.from_numpy(clip["trans"]))
     points = project(keypoints[None], torch.from_numpy(clip["camera"])[None])[0]
     side = crop_side(points).clamp_min(1.0)
     found = torch.from_numpy(clip["keypoints"])

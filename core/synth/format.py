@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import InputError
+from core.skeleton import SHAPE_COUNT
 
-VERSION = 2
-"""1 had no `spacing`."""
+VERSION = 3
+"""1 had no `spacing`, 2 people of other lengths."""
 
 FRAME_FIELDS: dict[str, tuple[str, tuple[int | str, ...], str]] = {
     "quats": ("float16", (24, 4), "local rotations w x y z, w >= 0, the root's in the camera frame; renormalise"),
@@ -43,7 +44,7 @@ CLIP_FIELDS: dict[str, tuple[str, tuple[int, ...], str]] = {
     "spacing": ("int32", (), "thirtieths of a second from frame to frame"),
     "is_mirrored": ("bool", (), "left and right exchanged"),
     "split": ("str", (), "train, validation or test"),
-    "betas": ("float32", (10,), "body shape"),
+    "betas": ("float32", (SHAPE_COUNT,), "body shape"),
     "camera": ("float32", (4,), "fx fy cx cy px"),
     "size": ("int32", (2,), "image width, height px"),
     "seed": ("int64", (), "what the clip was made from"),
@@ -74,9 +75,7 @@ def read_shard(path: str | Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a shard of training clips: {error}") from error
     version = arrays.pop("version", None)
-    if version == 1:
-        arrays["spacing"] = np.ones(len(arrays["clip_len"]), np.int32)
-    elif version != VERSION:
+    if version != VERSION:
         raise InputError(f"{path} was written by another version of the generator; make it again")
     _check(arrays, str(path))
     return arrays

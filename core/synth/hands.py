@@ -55,7 +55,7 @@ GESTURES = (
 def put_hands(
     rotmats: Tensor, betas: Tensor, body: Body, frame_s: float, generator: torch.Generator, *, share: float
 ) -> Tensor:
-    """The motions [B, T, 24, 3, 3] of people betas [B, 10] with gestures, all along or for a spell, in a share."""
+    """The motions [B, T, 24, 3, 3] of people betas [B, S] with gestures, all along or for a spell, in a share."""
     B, T = rotmats.shape[:2]
     device = rotmats.device
     drawn = torch.rand((B, 12), generator=generator, device=device)
@@ -97,7 +97,7 @@ def reach(
 ) -> tuple[list[int], Tensor]:
     """Local rotations that bring a wrist to a place, as far as the arm is long.
 
-    rotmats [N, T, 24, 3, 3], betas [N, 10]; wrist [N, T, 3] from the root's rest place, metres; elbow, palm [N, T, 3]
+    rotmats [N, T, 24, 3, 3], betas [N, S]; wrist [N, T, 3] from the root's rest place, metres; elbow, palm [N, T, 3]
     directions. Returns the joints (shoulder, elbow, wrist) and their rotations [N, T, 3, 3, 3].
     """
     sign = 1.0 if side == "left" else -1.0

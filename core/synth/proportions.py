@@ -22,8 +22,8 @@ SEGMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "foot": ("ankle", ("heel", "toe")),
 }
 """Of either side: name -> where it begins, what lies at its end; from the trunk outward."""
-LIMB_DEVIATION = 0.09
-WIDTH_DEVIATION = 0.07
+LIMB_DEVIATION = 0.06
+WIDTH_DEVIATION = 0.055
 """Of the logarithms of the factors of segments, and of trunk, neck, shoulders' and hips' width."""
 SIDE_DEVIATION = 0.015
 """Of the difference of left and right."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from core.body import Body
 from core.rotation import axis_angle_to_matrix, quaternion_to_matrix
-from core.skeleton import JOINT_MIRROR, JOINT_NAMES
+from core.skeleton import JOINT_MIRROR, JOINT_NAMES, LENGTHS, PRINCIPAL_COUNT
 from core.synth.cameras import CameraConfig, project, sample_cameras
 from core.synth.handheld import draw_roll, roll_cameras
 from core.synth.hands import put_hands
@@ -79,7 +79,7 @@ class Motions:
     pelvis: Tensor
     """[B, T, 3] position of the pelvis joint, for this person's leg length."""
     betas: Tensor
-    """[B, 10]."""
+    """[B, S]."""
     clip: Tensor
     """[B] int64 index of the clip in the bank."""
     other_clip: Tensor
@@ -107,7 +107,7 @@ class Batch:
     trans: Tensor
     """[B, T, 3] SMPL translation in the camera frame."""
     betas: Tensor
-    """[B, 10]."""
+    """[B, S]."""
     intrinsics: Tensor
     """[B, 4] fx fy cx cy px."""
     size: Tensor
@@ -178,7 +178,7 @@ class MotionSampler:
         yaw = axis_angle_to_matrix(tilt * torch.tensor([0.0, 1.0, 0.0], device=self.device))
         centre = pelvis.mean(1, keepdim=True) * torch.tensor([1.0, 0.0, 1.0], device=self.device)
         pelvis = (pelvis - centre) @ yaw.transpose(-1, -2)
-        betas = torch.randn((B, 10), generator=generator, device=self.device) * c.beta_deviation
+        betas = draw_shapes(B, generator, deviation=c.beta_deviation)
         pelvis = pelvis * (self.legs(betas) / self.leg_length)[:, None, None]
         if c.handed > 0:
             rotmats = put_hands(rotmats, betas, self.body, c.frame_s, generator, share=c.handed)
@@ -204,7 +204,7 @@ class MotionSampler:
         return quats
 
     def legs(self, betas: Tensor) -> Tensor:
-        """Thigh plus shin [B] of bodies with betas [B, 10], metres."""
+        """Thigh plus shin [B] of bodies with betas [B, S], metres."""
         joints = self.body.rest_joints(betas)
         hip, knee, ankle = (joints[:, JOINT_NAMES.index(n)] for n in ("left_hip", "left_knee", "left_ankle"))
         return (hip - knee).norm(dim=-1) + (knee - ankle).norm(dim=-1)
@@ -264,7 +264,7 @@ class KeypointSampler:
             cameras = roll_cameras(cameras, draw_roll(cameras.size, m.pelvis.shape[1], frame_s, g, share=rolling))
         rotmats, trans = to_camera(m, cameras.R, cameras.t, body)
         T = rotmats.shape[1]
-        betas = m.betas[:, None].expand(count, T, 10)
+        betas = m.betas[:, None].expand(count, T, -1)
         joints, _ = body.forward_kinematics(rotmats, betas, trans)
         keypoints = body.keypoints(rotmats, betas, trans)
         points = project(keypoints, cameras.intrinsics)
@@ -298,3 +298,12 @@ def to_camera(motions: Motions, R: Tensor, t: Tensor, body: Body) -> tuple[Tenso
     rotmats = torch.cat([root[:, :, None], motions.rotmats[:, :, 1:]], 2)
     pelvis = (R @ motions.pelvis[..., None]).squeeze(-1) + t
     return rotmats, pelvis - body.rest_joints(motions.betas)[:, None, 0]
+
+
+def draw_shapes(count: int, generator: torch.Generator, *, deviation: float) -> Tensor:
+    """Shapes [B, S], normal. Lengths come from a generator of their own that follows from the principal components:
+    whatever else is drawn from `generator` does not depend on how many lengths there are."""
+    principal = torch.randn((count, PRINCIPAL_COUNT), generator=generator, device=generator.device)
+    own = torch.Generator(generator.device).manual_seed(int(principal.view(torch.int32).sum()) & 0x7FFFFFFF)
+    lengths = torch.randn((count, len(LENGTHS)), generator=own, device=generator.device)
+    return torch.cat([principal, lengths], 1) * deviation

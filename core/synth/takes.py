@@ -81,7 +81,7 @@ class Person:
     trans: Tensor
     """[B, T, 3] camera frame."""
     betas: Tensor
-    """[B, 10]."""
+    """[B, S]."""
     wardrobe: Wardrobe
     trail: Tensor | None = None
     """[B, T, 3] how far hems lag behind, metres, world frame; None where everything follows the body."""

@@ -32,7 +32,7 @@ class Batch:
     rotmats: Tensor
     """[S, T, J, 3, 3] true local rotations, the root's in the camera frame."""
     betas: Tensor
-    """[S, 10] true shape."""
+    """[S, 16] true shape."""
 
     def inputs(self) -> Tensor:
         """Network input [S, T, K, INPUT_SIZE]."""

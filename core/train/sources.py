@@ -28,7 +28,7 @@ apart and put together anew, and some hands are put on the body or before it."""
 ROLLING_SHARE = 0.25
 ABOVE_SHARE = 0.12
 """Shares of generated training sequences seen by a camera that rolls, and from far above."""
-STRETCHED_SHARE = 0.7
+STRETCHED_SHARE = 0.6
 """Share of them seen with other proportions than the body's."""
 REPLAYED_SHARE = 0.6
 """Share of generated sequences with the detector's recorded errors, once there are any."""

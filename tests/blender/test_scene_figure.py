@@ -166,10 +166,33 @@ def test_default_body():
         joint_shapedirs=data.joint_shapedirs,
         uv=data.uv,
     )
-    betas = np.array([1.0, -1.0, 0.5, 0, 0, 0, 0, 0, 0, 0])
+    betas = np.array([1.0, -1.0, 0.5, *[0] * 7, 0.5, 2.0, -1.0, 0, 0, 1.0])
     motion = support.wild_motion(4)
     world.write_motion(world.empty_scene(), message, motion, betas)
     for i in (0, 3):
         expected = support.oracle_vertices(message, betas, motion["poses"][i], motion["trans"][i])
         assert np.abs(world.vertices_at(world.body_object(), 1 + i) - expected).max() < 1e-4
     assert 1.4 < np.ptp(data.rest_vertices(betas)[:, 1]) < 2.2
+    keys = world.body_object().data.shape_keys.key_blocks
+    assert [k.name for k in keys][10:] == [
+        "Shape 10",
+        "Upper Arm Length",
+        "Forearm Length",
+        "Thigh Length",
+        "Shin Length",
+        "Trunk Length",
+        "Shoulder Width",
+    ]
+    forearm = np.array([v.co for v in keys["Forearm Length"].data]) - np.array([v.co for v in keys["Basis"].data])
+    wrist = np.abs(forearm).max(0)
+    assert 0.006 < wrist[0] < 0.012 and wrist[1:].max() < 1e-3  # 4 % of 25 cm, along the arms of the T-pose
+
+
+def test_direction_that_a_body_lacks_is_no_shape_key():
+    body = support.synthetic_body()
+    shapedirs = np.concatenate([body["shapedirs"], np.zeros((*body["shapedirs"].shape[:2], 6), np.float32)], 2)
+    joint_shapedirs = np.concatenate([body["joint_shapedirs"], np.zeros((24, 3, 6), np.float32)], 2)
+    body = body | {"shapedirs": shapedirs, "joint_shapedirs": joint_shapedirs}
+    world.write_motion(world.empty_scene(), body, support.wild_motion(2), np.ones(16))
+    keys = world.body_object().data.shape_keys.key_blocks
+    assert [k.name for k in keys] == ["Basis", *(f"Shape {i}" for i in range(1, 11))]

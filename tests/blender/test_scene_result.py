@@ -263,3 +263,14 @@ def test_read_result_reads_what_the_engine_declares(tmp_path):
     result = read_result(write_file(tmp_path / "my clip_person7.npz", motion))
     assert (result.person, result.method, result.version, result.body, result.fps) == (7, "fit", "0.1.0", "boxes", 30)
     np.testing.assert_array_equal(result.arrays["poses"], motion["poses"])
+
+
+@pytest.mark.parametrize("count", [4, 16])
+def test_shape_of_a_body_with_fewer_or_more_coefficients(body, data, tmp_path, count):
+    """What both have is used; the rest is zero."""
+    motion = support.wild_motion(4)
+    given = np.linspace(-1, 1, count)
+    load_results(world.empty_scene(), [write_file(tmp_path / "clip_person0.npz", motion, betas=given)], data)
+    expected = np.r_[given, np.zeros(10)][:10]
+    joints = support.oracle_joints(body, expected, motion["poses"][2], motion["trans"][2])
+    assert np.abs(world.heads_at(world.person_object(0), 3) - joints).max() < 1e-4

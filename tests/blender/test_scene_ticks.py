@@ -37,7 +37,7 @@ def as_message(data: BodyData) -> dict[str, np.ndarray]:
 
 def job_messages(data: BodyData, mode: str) -> list[protocol.Message]:
     """What the engine sends for two people, the second half of the frames twice, and at last everything revised."""
-    betas = {0: np.linspace(-1, 1, 10), 1: np.linspace(1, -1, 10)}
+    betas = {0: np.linspace(-1, 1, 16), 1: np.linspace(1, -1, 16)}
     messages = [world.VIDEO, support.body_message(as_message(data))]
     messages.append(protocol.People(people=[{"person": p, "first": 0, "last": COUNT - 1} for p in betas]))
     messages += [world.shape_message(p, betas[p]) for p in betas]
