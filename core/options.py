@@ -43,7 +43,7 @@ class JobOptions:
     resume: bool = False
     """Go on from what an earlier, interrupted run of the same job left in the cache."""
     focal_px: float | None = None
-    """Focal length in pixels of the upright image; None = the image diagonal."""
+    """Focal length in pixels of the upright image; None = records.USUAL_FOCAL times the image diagonal."""
     focal_mm: float | None = None
     """Focal length in millimetres for a 36 mm wide sensor (35 mm equivalent); exclusive with focal_px."""
     height_m: float | dict[int, float] | None = None

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+USUAL_FOCAL = 0.8
+"""Focal length where none is told, as a share of the image diagonal (35 mm equivalent: 35 mm). Telephones film at
+0.65 to 0.8, webcams at 0.6 to 0.9, cameras at 0.8 to 1.5, where perspective is weak and the error small."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -39,8 +43,8 @@ class Camera:
 
     @staticmethod
     def from_size(width: int, height: int, focal_px: float | None = None) -> Camera:
-        """Camera with the principal point in the middle. Default focal: the image diagonal (about 43 mm)."""
-        focal = float(np.hypot(width, height)) if focal_px is None else float(focal_px)
+        """Camera with the principal point in the middle. Default focal: USUAL_FOCAL."""
+        focal = USUAL_FOCAL * float(np.hypot(width, height)) if focal_px is None else float(focal_px)
         return Camera(focal, focal, width / 2, height / 2, width, height)
 
 

@@ -3,8 +3,8 @@
 Adults are drawn (anny_source), posed to the T-pose (tpose), and described by a mean and 10 principal components of
 unit variance; joints, skinning weights and keypoints follow (joints, skin, keypoints), then lengths of limbs and
 trunk like people's and 6 directions along which they differ (proportions). The file has the arrays of an SMPL file,
-so that it also loads in smplx and smplfitter, plus quads, uv and a keypoint regressor. Deterministic for a given seed.
-Never imported at run time.
+so that it also loads in smplx and smplfitter, plus quads, uv and a keypoint regressor. Deterministic for a given
+seed. Never imported at run time.
 """
 
 from __future__ import annotations

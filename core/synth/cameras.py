@@ -1,7 +1,7 @@
 """Random pinhole cameras around a moving person, and projection. World y up; camera x right, y down, z forward.
 
-Focal lengths are 35 mm equivalents on the image diagonal: f_px = f_mm / 43.27 * hypot(width, height), so the
-project's default focal (the diagonal) is 43 mm. Batches: B clips, T frames.
+Focal lengths are 35 mm equivalents on the image diagonal: f_px = f_mm / 43.27 * hypot(width, height), so that
+43 mm is the diagonal. Batches: B clips, T frames.
 """
 
 from __future__ import annotations

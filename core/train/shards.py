@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.records import USUAL_FOCAL
 from core.rotation import quaternion_to_matrix
 from core.train.batch import Batch
 
@@ -93,5 +94,7 @@ class ShardBank:
         )
 
     def _told_focal(self, clips: Tensor) -> Tensor:
-        """The true focal length for two clips of five (a user who knows it), else the image diagonal. [S] px."""
-        return torch.where(clips % 5 < 2, self.clips["camera"][clips, 0], self.clips["size"][clips].norm(dim=-1))
+        """The true focal length for two clips of five (a user who knows it), else the usual one. [S] px."""
+        return torch.where(
+            clips % 5 < 2, self.clips["camera"][clips, 0], USUAL_FOCAL * self.clips["size"][clips].norm(dim=-1)
+        )

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from core.records import USUAL_FOCAL
 from core.synth.cameras import CameraConfig
 from core.synth.motion import MotionBank
 from core.synth.noise import NoiseModel
@@ -34,7 +35,7 @@ REPLAYED_SHARE = 0.6
 """Share of generated sequences with the detector's recorded errors, once there are any."""
 REPLAYED_TILT_DEG = 15.0
 TOLD_FOCAL_SHARE = 0.4
-"""Share of generated sequences whose true focal length the network is told; the others get the image diagonal."""
+"""Share of generated sequences whose true focal length the network is told; the others get the usual one."""
 
 
 OTHER_RATE_SHARE = 0.3
@@ -100,7 +101,7 @@ class GeneratedSource:
                 sequences, window, self.feature_dim if with_features else 0
             ),
             size=size,
-            focal_px=torch.where(told, drawn.intrinsics[:, 0], size.norm(dim=-1)),
+            focal_px=torch.where(told, drawn.intrinsics[:, 0], USUAL_FOCAL * size.norm(dim=-1)),
             frames=torch.arange(window, device=self.device) * self._spacing(sequences)[:, None],
             rotmats=drawn.rotmats,
             betas=drawn.betas,
