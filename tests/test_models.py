@@ -35,6 +35,7 @@ def small_body() -> CoarseBody:
     indices, weights = small_lift()
     return CoarseBody(
         vertex_ids=torch.arange(COARSE) * 2,
+        faces=torch.randint(COARSE, (60, 3), dtype=torch.int32),
         lift_indices=indices,
         lift_weights=weights,
         template=torch.randn(COARSE, 3),

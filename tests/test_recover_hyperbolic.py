@@ -147,7 +147,8 @@ def test_root_survives_noise_outliers_and_gaps(body, fps):
 def a_net(body) -> HyperbolicNet:
     lifter = LifterConfig(dim=16, depth=1, heads=2, joint_dim=4, head_dim=16, window=16)
     config = HyperbolicConfig(lifter=lifter, feature_dim=6, window=4, prior_dim=8, dim=8, heads=2)
-    net = HyperbolicNet(config, known_coarse_body(body, torch.arange(0, body.vertex_count, 60)))
+    ids, no_faces = torch.arange(0, body.vertex_count, 60), torch.zeros(0, 3, dtype=torch.int32)
+    net = HyperbolicNet(config, known_coarse_body(body, ids, no_faces))
     net.upsample.indices = torch.randint(len(net.vertex_ids), (body.vertex_count, 3))
     return net.eval()
 

@@ -12,6 +12,7 @@ import torch
 
 from core.body import load_body
 from core.errors import InputError
+from core.models.checkpoint import save_network
 from core.models.coarse_body import coarse_body
 from core.models.config import HyperbolicConfig, LifterConfig
 from core.models.hyperbolic import HyperbolicNet
@@ -20,6 +21,7 @@ from core.train import losses
 from core.train.config import StageConfig, TrainConfig, read_config
 from core.train.objective import MeshObjective, Truth, lift_loss
 from core.train.progress import History, draw_history
+from core.train.run import _build_network
 from core.train.trainer import MovingAverage, StageTrainer, learning_rate
 from tests.training_support import a_batch
 
@@ -109,10 +111,8 @@ def test_lift_loss_is_zero_for_the_truth(body):
 
 
 def test_mesh_objective_joints_are_the_regressor_s(body):
-    coarse = a_coarse(body)
-    objective = MeshObjective(
-        body, coarse, TrainConfig().loss, hyperbolic_weight=1.0, device="cpu", use_bfloat16=False
-    )
+    net = a_network(body, a_coarse(body))
+    objective = MeshObjective(body, net, TrainConfig().loss, hyperbolic_weight=1.0, use_bfloat16=False)
     vertices = body.v_template[None] + 0.01 * torch.randn(1, body.vertex_count, 3)
     ids = objective.draw_vertices(len(objective.support) + 500)
     assert len(ids) == len(objective.support) + 500
@@ -120,6 +120,20 @@ def test_mesh_objective_joints_are_the_regressor_s(body):
     assert sorted(objective.draw_vertices(0).tolist()) == list(range(body.vertex_count))
     expected = body.J_regressor @ vertices[0]
     torch.testing.assert_close(objective.joints_of(vertices[:, ids])[0], expected, atol=1e-4, rtol=0)
+
+
+def test_a_network_that_goes_on_keeps_its_coarse_mesh(body, tmp_path):
+    """Of a body decimated otherwise by now: the file's vertices and faces, at their places on the present body."""
+    before = a_network(body, a_coarse(body))
+    save_network(tmp_path / "n.safetensors", before.state_dict(), NETWORK, stage="mesh")
+    body.v_template += 0.1
+    try:
+        net = _build_network(NETWORK, body, tmp_path / "n.safetensors")
+        assert torch.equal(net.vertex_ids, before.vertex_ids) and torch.equal(net.coarse_faces, before.coarse_faces)
+        torch.testing.assert_close(net.body_template, body.v_template[before.vertex_ids])
+        torch.testing.assert_close(net.upsample.indices, before.upsample.indices)
+    finally:
+        body.v_template -= 0.1
 
 
 def test_learning_rate_warms_up_and_falls():
@@ -145,12 +159,11 @@ def test_moving_average_swaps_both_ways():
 
 def a_trainer(body, folder, *, steps: int, name: str = "lift", seed: int = 0) -> StageTrainer:
     torch.manual_seed(seed)
-    coarse = a_coarse(body)
-    net = a_network(body, coarse)
+    net = a_network(body, a_coarse(body))
     config = TrainConfig(network=NETWORK, use_bfloat16=False, validate_every_s=1e9)
     stage = StageConfig(budget_s=1e9, steps=steps, warmup_steps=1, learning_rate=3e-3, meshes_per_sequence=2,
                         mesh_vertices=600)  # fmt: skip
-    objective = MeshObjective(body, coarse, config.loss, hyperbolic_weight=1.0, device="cpu", use_bfloat16=False)
+    objective = MeshObjective(body, net, config.loss, hyperbolic_weight=1.0, use_bfloat16=False)
     return StageTrainer(
         name, net, body, config, stage, draw=lambda: a_batch(4, 8), validate=lambda: {"zero": 0.0},
         mesh_objective=objective if name == "mesh" else None, history=History(folder / "history.jsonl"),

@@ -21,7 +21,8 @@ from core.models.config import HyperbolicConfig, from_dict, to_dict
 from core.models.hyperbolic import HyperbolicNet
 from core.skeleton import JOINT_NAMES, KEYPOINT_NAMES
 
-FORMAT = "hyper-mocap-network-1"
+FORMAT = "hyper-mocap-network-2"
+"""1 had no faces of the coarse mesh."""
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
@@ -88,7 +89,7 @@ def load_network(path: str | Path, body: Body) -> HyperbolicNet:
             f"{path} was trained with a body of {len(tensors['upsample.indices'])} vertices, this one has "
             f"{body.vertex_count}"
         )
-    net = HyperbolicNet(config, known_coarse_body(body, tensors["vertex_ids"]))
+    net = HyperbolicNet(config, known_coarse_body(body, tensors["vertex_ids"], tensors["coarse_faces"]))
     _load_strictly(net, tensors, path)
     return net.eval()
 

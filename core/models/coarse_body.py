@@ -15,24 +15,27 @@ from core.skeleton import PARENTS
 def coarse_body(body: Body, coarse: Coarse) -> CoarseBody:
     """The part of a body that a new network is built from (float32, CPU)."""
     indices, weights = sparse_rows(torch.from_numpy(coarse.U))
-    return _assemble(body, torch.from_numpy(coarse.vertex_ids), indices, weights)
+    faces = torch.from_numpy(coarse.faces).int()
+    return _assemble(body, torch.from_numpy(coarse.vertex_ids), faces, indices, weights)
 
 
-def known_coarse_body(body: Body, vertex_ids: Tensor) -> CoarseBody:
-    """The same for a network whose file holds the lift already, so that nothing need be decimated.
+def known_coarse_body(body: Body, vertex_ids: Tensor, faces: Tensor) -> CoarseBody:
+    """The same for a network whose file holds the lift already: nothing is decimated, and the coarse mesh stays what
+    it was where another version of the body would be decimated otherwise.
 
-    vertex_ids [V'] as stored in the file.
+    vertex_ids [V'] and faces [F', 3] as stored in the file.
     """
     empty = torch.zeros(body.vertex_count, 3)
-    return _assemble(body, vertex_ids, empty.long(), empty)
+    return _assemble(body, vertex_ids, faces, empty.long(), empty)
 
 
-def _assemble(body: Body, ids: Tensor, indices: Tensor, weights: Tensor) -> CoarseBody:
+def _assemble(body: Body, ids: Tensor, faces: Tensor, indices: Tensor, weights: Tensor) -> CoarseBody:
     def dense(tensor: Tensor) -> Tensor:
         return tensor.detach().float().cpu()
 
     return CoarseBody(
         vertex_ids=ids,
+        faces=faces,
         lift_indices=indices,
         lift_weights=weights,
         template=dense(body.v_template)[ids],

@@ -30,6 +30,8 @@ class CoarseBody(NamedTuple):
 
     vertex_ids: Tensor
     """[V'] which vertices of the body the coarse ones are."""
+    faces: Tensor
+    """[F', 3] triangles of coarse vertices."""
     lift_indices: Tensor
     """[V, 3] coarse vertices that each vertex of the full mesh hangs on: the entries of U."""
     lift_weights: Tensor
@@ -103,6 +105,7 @@ class HyperbolicNet(nn.Module):
         nearest = torch.cdist(body.template, body.joints).argmin(1)
         self.register_buffer("nearest_joint", nearest)
         self.register_buffer("vertex_ids", body.vertex_ids)
+        self.register_buffer("coarse_faces", body.faces)
         for name in ("template", "joints", "weights", "shapedirs", "joint_shapedirs"):
             self.register_buffer(f"body_{name}", getattr(body, name).clone(), persistent=False)
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from core.body import load_body
-from core.coarse import build_coarse
 from core.errors import InputError
 from core.models.checkpoint import load_network
 from core.synth.format import read_shards
@@ -90,9 +89,8 @@ def measure(network: Path, shards: Path, split: str, device: str) -> dict[str, f
     """Errors of a network's meshes on the middle frames of every rendered clip of a split."""
     body = load_body()
     net = load_network(network, body).to(device).eval()
-    coarse = build_coarse(body, net.config.coarse_vertices)
     body = body.to(device)
-    objective = MeshObjective(body, coarse, None, hyperbolic_weight=0.0, device=device, use_bfloat16=False)
+    objective = MeshObjective(body, net, None, hyperbolic_weight=0.0, use_bfloat16=False)
     bank = ShardBank(read_shards(shards, split=split), device=device)
     if not len(bank):
         raise InputError(f"{shards} holds no clips of the split {split}")

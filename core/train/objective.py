@@ -69,13 +69,14 @@ class MeshObjective:
     """Stage 2: the paper's loss on coarse and full mesh at `meshes_per_sequence` random mid frames."""
 
     def __init__(
-        self, body, coarse, weights: LossConfig, *, hyperbolic_weight: float, device: str, use_bfloat16: bool
+        self, body, net: HyperbolicNet, weights: LossConfig, *, hyperbolic_weight: float, use_bfloat16: bool
     ):
-        """coarse: `core.coarse.Coarse` of the body."""
+        """Both on one device; of the network only the coarse mesh counts."""
+        device = net.vertex_ids.device
         self.use_bfloat16 = use_bfloat16
         self.body, self.weights, self.hyperbolic_weight = body, weights, hyperbolic_weight
-        self.coarse_ids = torch.from_numpy(coarse.vertex_ids).to(device)  # [V']
-        self.triangles = torch.from_numpy(coarse.faces).to(device)
+        self.coarse_ids = net.vertex_ids  # [V']
+        self.triangles = net.coarse_faces.long()
         regressor = body.J_regressor.to_dense() if body.J_regressor.is_sparse else body.J_regressor
         self.support = regressor.abs().sum(0).nonzero()[:, 0].to(device)
         """Vertices that the joint regressor reads."""

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from core.body import load_body
+from core.body import Body, load_body
 from core.coarse import build_coarse
 from core.errors import InputError
 from core.models.checkpoint import read_network, save_network
-from core.models.coarse_body import coarse_body
-from core.models.config import to_dict
+from core.models.coarse_body import coarse_body, known_coarse_body
+from core.models.config import HyperbolicConfig, to_dict
 from core.models.hyperbolic import HyperbolicNet
 from core.models.inputs import LANDMARK_XYZ
 from core.train.batch import Batch
@@ -67,17 +67,13 @@ def _run_stages(options: TrainOptions, history: History, began: float) -> None:
     config, device = options.config, options.device
     torch.manual_seed(config.seed)
     body = load_body(options.body_path)
-    coarse = build_coarse(body, config.network.coarse_vertices)
-    net = HyperbolicNet(config.network, coarse_body(body, coarse)).to(device)
+    net = _build_network(config.network, body, options.start_from).to(device)
     body = body.to(device)
-    if options.start_from is not None:
-        _start_from(net, options.start_from)
     objective = MeshObjective(
         body,
-        coarse,
+        net,
         config.loss,
         hyperbolic_weight=config.network.hyperbolic_mesh_weight,
-        device=device,
         use_bfloat16=config.use_bfloat16,
     )
     data = TrainingData(options, body)
@@ -150,10 +146,18 @@ def _compile_blocks(net: HyperbolicNet) -> None:
             block.compile(dynamic=False)
 
 
-def _start_from(net: HyperbolicNet, path: Path) -> None:
-    tensors, _, info = read_network(path)
+def _build_network(config: HyperbolicConfig, body: Body, start_from: Path | None) -> HyperbolicNet:
+    """A new network, or one that goes on from a file, on the coarse mesh of that file where it has one."""
+    if start_from is None:
+        return HyperbolicNet(config, coarse_body(body, build_coarse(body, config.coarse_vertices)))
+    tensors, _, info = read_network(start_from)
+    if info["stage"] == "lift":
+        net = HyperbolicNet(config, coarse_body(body, build_coarse(body, config.coarse_vertices)))
+    else:
+        net = HyperbolicNet(config, known_coarse_body(body, tensors["vertex_ids"], tensors["coarse_faces"]))
     result = net.load_state_dict(tensors, strict=info["stage"] != "lift")
-    log.info("started from %s (%s); %d tensors are new", path, info["stage"], len(result.missing_keys))
+    log.info("started from %s (%s); %d tensors are new", start_from, info["stage"], len(result.missing_keys))
+    return net
 
 
 def _write(net: HyperbolicNet, stage: str, options: TrainOptions, history: History) -> None:
