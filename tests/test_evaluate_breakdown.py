@@ -134,7 +134,7 @@ def test_view_comes_with_the_pitch_and_bins_have_names(body, clip):
     tables = breakdown.tables()
     assert list(tables) == ["by view", "by pitch", "by focal"]
     assert list(tables["by view"]) == ["front"] and list(tables["by pitch"]) == ["25 deg and over"]
-    assert list(tables["by focal"]) == ["40 to 60 mm"]
+    assert list(tables["by focal"]) == ["28 to 40 mm"]
     assert bin_labels("view") == ("front", "side", "back")
     assert all(len(bin_labels(name)) >= 3 for name in CHOICES if name not in ("joint", "domain"))
     with pytest.raises(InputError, match="weather"):
