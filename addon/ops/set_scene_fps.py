@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bpy
 
+from ..figures import has_figure
 from ..frame_rate import is_same_rate, scene_rate, set_frame_rate, timeline_end
 
 
@@ -31,7 +32,10 @@ class HYPER_MOCAP_OT_set_scene_fps(bpy.types.Operator):
         scene, settings = context.scene, context.scene.hyper_mocap
         set_frame_rate(scene, settings.video_fps)
         scene.frame_end = timeline_end(scene, settings.video_fps, settings.video_frames)
-        self.report({"INFO"}, f"The scene runs at {scene_rate(scene):.4g} fps")
+        news = f"The scene runs at {scene_rate(scene):.4g} fps"
+        if has_figure(scene):
+            news += "; figures keep the keys they have: import their results again"
+        self.report({"WARNING" if has_figure(scene) else "INFO"}, news)
         return {"FINISHED"}
 
 
