@@ -1,7 +1,7 @@
 """Contact sheet of a body for looking at: `python -m core.make.body_sheet OUT.png [--body FILE]`.
 
-Rows: the rest pose from four sides; the first shape components at -3, -2, 2 and 3 standard deviations; strong poses
-from two sides; close views of hands, feet, shoulders and hips in those poses.
+Rows: the rest pose from four sides; the first shape components and the lengths at -3, -2, 2 and 3 deviations; strong
+poses from two sides; close views of hands, feet, shoulders and hips in those poses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from core.body import Body, load_body
 from core.make.sheet_poses import POSES
 from core.raster import View, render_mesh
 from core.rotation import axis_angle_to_matrix
-from core.skeleton import JOINT_COUNT, JOINT_NAMES, SHAPE_COUNT
+from core.skeleton import JOINT_COUNT, JOINT_NAMES, LENGTHS, PRINCIPAL_COUNT, SHAPE_COUNT
 
 CELL = (420, 520)
 CLOSE_UPS: tuple[tuple[str, str, str, float, float, float], ...] = (
@@ -68,12 +68,13 @@ def draw_sheet(body: Body) -> np.ndarray:
     rest = body.rest_vertices(zero).numpy()
     for yaw, pitch, title in ((0, 0, "front"), (90, 0, "side"), (180, 0, "back"), (0, 90, "above")):
         cells.append(cell(rest, View(yaw, pitch, center=_middle(rest), height=2.3), title))
-    for component in range(4):
+    for component in (*range(4), *range(PRINCIPAL_COUNT, SHAPE_COUNT)):
         for sigma in (-3, -2, 2, 3):
             betas = zero.clone()
             betas[component] = sigma
             shaped = body.rest_vertices(betas).numpy()
-            title = f"shape {component + 1}: {sigma:+d} sigma, {np.ptp(shaped[:, 1]):.2f} m"
+            part = LENGTHS[component - PRINCIPAL_COUNT] if component >= PRINCIPAL_COUNT else f"shape {component + 1}"
+            title = f"{part}: {sigma:+d} sigma, {np.ptp(shaped[:, 1]):.2f} m"
             cells.append(cell(shaped, View(15, 0, center=_middle(shaped), height=2.3), title))
     for name in POSES:
         if name == "rest":
