@@ -36,3 +36,9 @@ def test_every_joint_has_one_limb() -> None:
     assert sorted(j for joints in naming.LIMBS.values() for j in joints) == list(range(24))
     assert "left_foot" in [naming.JOINT_NAMES[j] for j in naming.LIMBS["legs"]]
     assert "right_hand" in [naming.JOINT_NAMES[j] for j in naming.LIMBS["arms"]]
+
+
+def test_shape_keys_follow_the_engines_coefficients() -> None:
+    assert naming.PRINCIPAL_COUNT == skeleton.PRINCIPAL_COUNT and len(naming.SHAPE_KEYS) == skeleton.SHAPE_COUNT
+    for key, part in zip(naming.SHAPE_KEYS[naming.PRINCIPAL_COUNT :], skeleton.LENGTHS, strict=True):
+        assert key.lower().startswith(part.removesuffix("s"))
