@@ -207,7 +207,8 @@ def test_every_frame_of_a_track_is_recovered_and_streamed(body, frames, refine):
     assert float(keypoints[..., 2].min()) > 0  # in front of the camera
     rays = (torch.from_numpy(track.keypoints[..., :2]) - torch.tensor([camera.cx, camera.cy])) / camera.fx
     off = (keypoints[..., :2] - rays * keypoints[..., 2:]).mean(1) / keypoints[..., 2:].mean(1)
-    assert float(off.norm(dim=-1).median()) < 0.25  # on its own frame's rays; those of the next chunk are 0.5 away
+    assert float(off.norm(dim=-1).max()) < 0.4
+    assert float(off.norm(dim=-1).median()) < 0.2  # on its own frame's rays; those of the next chunk are 0.5 away
 
 
 @pytest.fixture(scope="module")

@@ -34,8 +34,9 @@ class HYPER_MOCAP_OT_set_scene_fps(bpy.types.Operator):
         scene.frame_end = timeline_end(scene, settings.video_fps, settings.video_frames)
         news = f"The scene runs at {scene_rate(scene):.4g} fps"
         if has_figure(scene):
-            news += "; figures keep the keys they have: import their results again"
-        self.report({"WARNING" if has_figure(scene) else "INFO"}, news)
+            self.report({"WARNING"}, f"{news}; figures keep the keys they have: import their results again")
+        else:
+            self.report({"INFO"}, news)
         return {"FINISHED"}
 
 

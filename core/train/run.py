@@ -148,15 +148,16 @@ def _compile_blocks(net: HyperbolicNet) -> None:
 
 def _build_network(config: HyperbolicConfig, body: Body, start_from: Path | None) -> HyperbolicNet:
     """A new network, or one that goes on from a file, on the coarse mesh of that file where it has one."""
-    if start_from is None:
-        return HyperbolicNet(config, coarse_body(body, build_coarse(body, config.coarse_vertices)))
-    tensors, _, info = read_network(start_from)
-    if info["stage"] == "lift":
-        net = HyperbolicNet(config, coarse_body(body, build_coarse(body, config.coarse_vertices)))
+    tensors, _, info = read_network(start_from) if start_from is not None else ({}, None, {"stage": "lift"})
+    is_whole = info["stage"] != "lift"
+    if is_whole:
+        coarse = known_coarse_body(body, tensors["vertex_ids"], tensors["coarse_faces"])
     else:
-        net = HyperbolicNet(config, known_coarse_body(body, tensors["vertex_ids"], tensors["coarse_faces"]))
-    result = net.load_state_dict(tensors, strict=info["stage"] != "lift")
-    log.info("started from %s (%s); %d tensors are new", start_from, info["stage"], len(result.missing_keys))
+        coarse = coarse_body(body, build_coarse(body, config.coarse_vertices))
+    net = HyperbolicNet(config, coarse)
+    if start_from is not None:
+        result = net.load_state_dict(tensors, strict=is_whole)
+        log.info("started from %s (%s); %d tensors are new", start_from, info["stage"], len(result.missing_keys))
     return net
 
 
