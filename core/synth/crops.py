@@ -21,7 +21,7 @@ z forward): a network that sees nothing but the crop can know no others.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -52,6 +52,8 @@ FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 """name -> (dtype, shape of one crop), beside jpeg and offset."""
 JPEG_QUALITY = 93
+TURNED_OVER = 0.3
+"""Share of training takes in which the person turns over; a third of such a take shows it."""
 HIPS = [KEYPOINT_NAMES.index("left_hip"), KEYPOINT_NAMES.index("right_hip")]
 
 
@@ -117,6 +119,8 @@ def make_crops(
     """
     config = config or CropConfig()
     motion = sampler_config(config.split, config.moments, config.spacing)
+    if motion.turned_over:
+        motion = replace(motion, turned_over=TURNED_OVER)
     motions = MotionSampler(bank, body, split=config.split, config=motion, device=device)
 
     def make(path: Path, number: int, _: Callable[[int], None]) -> None:

@@ -36,8 +36,8 @@ LOST_SHIFT = 0.6
 """A crop whose centre is off the person by more than this share of its side has lost them."""
 RESTART_ERROR = (0.04, 0.1, 0.15)
 """Deviations of a crop taken from the truth: place and log size as shares of the side, angle in radians."""
-NEW_POSES = {"in_parts": 0.35, "wobbled": 0.4, "wobble_deg": 12.0, "handed": 0.25}
-"""Limbs of several clips on one body, sway, hands put on the body: the motion bank is small."""
+NEW_POSES = {"in_parts": 0.35, "wobbled": 0.4, "wobble_deg": 12.0, "handed": 0.25, "turned_over": 0.1}
+"""Limbs of several clips on one body, sway, hands put on the body, somersaults: the motion bank is small."""
 
 
 @dataclass(frozen=True)

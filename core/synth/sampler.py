@@ -22,7 +22,7 @@ from core.synth.hands import put_hands
 from core.synth.motion import MotionBank
 from core.synth.noise import NoiseModel
 from core.synth.proportions import draw_factors, stretch
-from core.synth.unseen import sway, turn_over
+from core.synth.unseen import sway, tuck, turn_over
 
 UPPER_BODY = tuple(
     any(part in name for part in ("spine", "neck", "head", "collar", "shoulder", "elbow", "wrist", "hand"))
@@ -56,7 +56,7 @@ class SamplerConfig:
     tilt_deg: float = 4.0
     """Deviation of a constant tilt of the whole motion against gravity."""
     turned_over: float = 0.0
-    """Share of clips in which the person turns over once, as in a somersault or a cartwheel."""
+    """Share of clips in which the person turns over once, as in a somersault or a cartwheel, most of them tucked."""
     handed: float = 0.0
     """Share of clips with hands put on the body or before it (`hands`)."""
     frame_s: float = 1 / 30
@@ -168,8 +168,9 @@ class MotionSampler:
         if c.wobbled > 0:
             rotmats = rotmats @ sway(B, T, generator, share=c.wobbled, largest_deg=c.wobble_deg)
         if c.turned_over > 0:
-            turn = turn_over(B, T, generator, share=c.turned_over)
-            rotmats = torch.cat([(rotmats[:, :, 0] @ turn)[:, :, None], rotmats[:, :, 1:]], 2)
+            turn = turn_over(B, T, generator, share=c.turned_over, frame_s=c.frame_s)
+            rotmats = tuck(rotmats, turn, generator)
+            rotmats = torch.cat([(rotmats[:, :, 0] @ turn.rotation)[:, :, None], rotmats[:, :, 1:]], 2)
         tilt = torch.randn((B, 3), generator=generator, device=self.device) * math.radians(c.tilt_deg)
         tilt[:, 1] = 2 * math.pi * self._uniform(generator, B)
         turn = axis_angle_to_matrix(tilt * torch.tensor([1.0, 0.0, 1.0], device=self.device))
