@@ -57,6 +57,26 @@ METHODS = {
         "Mesh network that refines the body in hyperbolic space, then joint angles from its meshes",
         "hyperbolic.safetensors",
     ),
+    "pmce": (
+        "PMCE",
+        "To compare with: joints and mesh that refine each other (You et al. 2023)",
+        "pmce.safetensors",
+    ),
+    "tcmr": (
+        "TCMR",
+        "To compare with: joint angles from the frames before and after (Choi et al. 2021)",
+        "tcmr.safetensors",
+    ),
+    "lmr": (
+        "LMR",
+        "To compare with: joint angles, each part of the body by a recurrent network of its own (Li et al. 2020)",
+        "lmr.safetensors",
+    ),
+    "posture": (
+        "PostureHMR",
+        "To compare with: a mesh that moves from the T-pose in ten steps (Song et al. 2024)",
+        "posture.safetensors",
+    ),
 }
 """The engine's recovery methods: name -> label, description, file in weights/ that it needs."""
 

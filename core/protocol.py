@@ -40,7 +40,7 @@ VIDEO_SUFFIXES = tuple(".mp4 .mov .m4v .avi .mkv .webm .mpg .mpeg .mts .m2ts .wm
 """What a folder is searched for; a file that is named is taken whatever it is called."""
 REFINES_BY_DEFAULT = True
 """Whether a job refines a network's motion to the footage where its options do not say."""
-REFINABLE_METHODS = frozenset({"hyperbolic"})
+REFINABLE_METHODS = frozenset({"hyperbolic", "pmce", "tcmr", "lmr", "posture"})
 """Recovery methods whose motion can be refined to the footage."""
 HEIGHTS_M = (0.5, 2.5)
 """Least and largest standing height, metres, that a person can be given."""

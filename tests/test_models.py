@@ -305,7 +305,7 @@ def test_every_frame_of_a_clip_gets_a_mesh(count):
     assert betas.shape == (16,)
     assert sum(len(c.joints) for c in chunks) == count
     assert [c.start for c in chunks] == list(range(0, count, 8))
-    assert all(c.mesh.vertices.isfinite().all() for c in chunks)
+    assert all(c.vertices.isfinite().all() for c in chunks)
 
 
 def test_chunks_of_a_clip_do_not_change_it():
@@ -314,7 +314,7 @@ def test_chunks_of_a_clip_do_not_change_it():
     meshes = []
     for size in (4, 31):
         chunks = clip.recover_clip(net, track_of(31), camera, device="cpu", chunk=size)[1]
-        meshes.append(torch.cat([c.mesh.vertices for c in chunks]))
+        meshes.append(torch.cat([c.vertices for c in chunks]))
     torch.testing.assert_close(*meshes, rtol=1e-4, atol=1e-4)
 
 
@@ -327,7 +327,7 @@ def test_meshes_of_some_frames_are_those_of_all(count):
     for a, b in zip(full, some, strict=True):
         n = len(a.joints)
         assert b.meshed.tolist() == sorted({*range(0, n, 3), n - 1}) and a.meshed.tolist() == list(range(n))
-        torch.testing.assert_close(b.mesh.vertices, a.mesh.vertices[b.meshed], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(b.vertices, a.vertices[b.meshed], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(b.joints, a.joints)
         if a.rotmats is not None:
             assert a.rotmats.shape == (n, 24, 3, 3)

@@ -15,7 +15,7 @@ from core.models.coarse_body import known_coarse_body
 from core.models.config import HyperbolicConfig, LifterConfig
 from core.models.hyperbolic import HyperbolicNet
 from core.records import Camera, Track
-from core.recover import hyperbolic, mesh_fit
+from core.recover import hyperbolic, mesh_fit, network
 from core.recover.between import carry_between
 from core.recover.readings import Settled
 from core.recover.refine import refine as refine_motion
@@ -97,11 +97,10 @@ def test_the_shape_of_meshes_is_drawn_to_the_average_body(body):
     truth, betas = a_pose(30), torch.randn(16)
     ids = mesh_fit.spread_vertices(body.v_template, 600)
     vertices, joints = body.skin(truth, betas, torch.zeros(3))
-    mesh = SimpleNamespace(vertices=(vertices - joints[:, :1])[:, ids])
-    chunk = SimpleNamespace(mesh=mesh, meshed=torch.arange(30))
-    found = hyperbolic._shape(body, chunk, ids, truth, betas)
-    torch.testing.assert_close(found, hyperbolic.SHAPE_SHARE * betas, atol=0.15, rtol=0)
-    assert 0 < hyperbolic.SHAPE_SHARE < 1
+    chunk = SimpleNamespace(vertices=(vertices - joints[:, :1])[:, ids], meshed=torch.arange(30))
+    found = network._shape(body, chunk, ids, truth, betas)
+    torch.testing.assert_close(found, network.SHAPE_SHARE * betas, atol=0.15, rtol=0)
+    assert 0 < network.SHAPE_SHARE < 1
 
 
 def test_true_rotations_stay(body):
@@ -157,7 +156,7 @@ def a_net(body) -> HyperbolicNet:
 def sides_as_named():
     """The motion here is random: it has no sides to settle."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hyperbolic, "settle_readings", as_named)
+        patch.setattr(network, "settle_readings", as_named)
         yield
 
 
@@ -244,7 +243,7 @@ def test_the_network_s_frames_come_first_then_what_they_become(body, long_clip):
     assert counts == sorted(counts) and counts[-1] == 200
     last_rough = max(n for kind, n, _ in progress if kind == "rough")
     first_done = min(n for kind, n, _ in progress if kind == "done")
-    share = hyperbolic.NETWORK_SHARE
+    share = network.NETWORK_SHARE
     assert last_rough == 200 * share and first_done == round(200 * share + 120 * (1 - share))
 
     expected = refine_motion(track, camera, body, plain)
@@ -298,6 +297,6 @@ def test_lifting_a_long_clip_stops_on_request(body):
 
 def test_shape_of_another_body_has_the_same_bones(body):
     betas = torch.randn(16)
-    same = hyperbolic.match_bones(body, body, betas)
+    same = network.match_bones(body, body, betas)
     wanted, found = (body.rest_joints(b) for b in (betas, same))
     torch.testing.assert_close(found - found[:1], wanted - wanted[:1], atol=5e-3, rtol=0)

@@ -19,7 +19,7 @@ from core.models.hyperbolic import HyperbolicNet
 from core.rotation import axis_angle_to_matrix
 from core.train import losses
 from core.train.config import StageConfig, TrainConfig, read_config
-from core.train.objective import MeshObjective, Truth, lift_loss
+from core.train.objective import MeshObjective, StageLoss, Truth, lift_loss
 from core.train.progress import History, draw_history
 from core.train.run import _build_network
 from core.train.trainer import MovingAverage, StageTrainer, learning_rate
@@ -164,9 +164,10 @@ def a_trainer(body, folder, *, steps: int, name: str = "lift", seed: int = 0) ->
     stage = StageConfig(budget_s=1e9, steps=steps, warmup_steps=1, learning_rate=3e-3, meshes_per_sequence=2,
                         mesh_vertices=600)  # fmt: skip
     objective = MeshObjective(body, net, config.loss, hyperbolic_weight=1.0, use_bfloat16=False)
+    loss = StageLoss(net, body, config, stage, objective if name == "mesh" else None)
     return StageTrainer(
-        name, net, body, config, stage, draw=lambda: a_batch(4, 8), validate=lambda: {"zero": 0.0},
-        mesh_objective=objective if name == "mesh" else None, history=History(folder / "history.jsonl"),
+        name, net, config, stage, trained=net if name == "mesh" else net.lifter, loss=loss,
+        draw=lambda: a_batch(4, 8), validate=lambda: {"zero": 0.0}, history=History(folder / "history.jsonl"),
         folder=folder, device="cpu",
     )  # fmt: skip
 

@@ -202,10 +202,7 @@ def _recoverers(args: argparse.Namespace, body) -> dict:
         raise InputError(f"Unknown method {unknown[0]!r}: use {', '.join(sorted(METHODS))}")
     chosen = {name: METHODS[name] for name in args.methods.split(",") if name}
     for path in args.network:
-        from core.models.checkpoint import load_network
-        from core.recover.hyperbolic import recover_by_network
-
-        chosen[_free_name(path, chosen)] = partial(recover_by_network, net=load_network(path, body))
+        chosen[_free_name(path, chosen)] = _recoverer_of(path, body)
     result = {}
     for name, recover in chosen.items():
         if "refine" in inspect.signature(recover).parameters:
@@ -213,6 +210,19 @@ def _recoverers(args: argparse.Namespace, body) -> dict:
         else:
             result[name] = recover
     return result
+
+
+def _recoverer_of(path: str, body):
+    """The method of a network file."""
+    from core.models.checkpoint import load_network, read_file
+    from core.recover.hyperbolic import recover_by_network
+    from core.recover.systems import recover_by_system
+    from core.systems.registry import load_system
+
+    name = read_file(path)[1].get("system")
+    if name is None:
+        return partial(recover_by_network, net=load_network(path, body))
+    return partial(recover_by_system, name, net=load_system(path, body))
 
 
 def _free_name(path: str, taken: dict) -> str:

@@ -46,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder of the result files")
     parser.add_argument(
-        "--method", default=DEFAULT_METHOD, help=f"recovery method: hyperbolic or fit (default: {DEFAULT_METHOD})"
+        "--method",
+        default=DEFAULT_METHOD,
+        help=f"recovery method: hyperbolic, fit, or one to compare with: pmce, tcmr, lmr, posture "
+        f"(default: {DEFAULT_METHOD})",
     )
     parser.add_argument(
         "--quality", default="standard", choices=QUALITIES, help="draft is faster, high is calmer (default: standard)"

@@ -1,4 +1,7 @@
-"""`python -m core train [CONFIG]`: train the networks from a motion bank and rendered clips."""
+"""`python -m core train [CONFIG]`: train the networks from a motion bank and rendered clips.
+
+Settings with a line `system = "NAME"` train one of the related systems (core.systems) instead.
+"""
 
 from __future__ import annotations
 
@@ -45,17 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     logging.getLogger("core.train").setLevel(logging.INFO)
     from core.device import choose_device
-    from core.train.config import read_config
+    from core.train.config import TrainConfig
     from core.train.data import TrainOptions
-    from core.train.run import train
 
-    config = read_config(args.config, tuple(args.set))
-    if args.lift_budget_s is not None:
-        config = replace(config, lift=replace(config.lift, budget_s=args.lift_budget_s))
-    if args.mesh_budget_s is not None:
-        config = replace(config, mesh=replace(config.mesh, budget_s=args.mesh_budget_s))
-    if args.compile:
-        config = replace(config, use_compile=True)
+    config = _config(args)
     if args.motion is None and args.shards is None:
         raise InputError("Nothing to train on: give --motion, --shards or both")
     options = TrainOptions(
@@ -76,7 +72,36 @@ def run(args: argparse.Namespace) -> int:
         table = run_ablations(options, seeds=tuple(args.ablations), on_done=args.console.line)
         args.console.line(format_ablations(table))
         return 0
+    if isinstance(config, TrainConfig):
+        from core.train.run import train
+    else:
+        from core.systems.training import train_system as train
     metrics = train(options)
     for name, value in metrics.items():
         args.console.line(f"{name} {value}")
     return 0
+
+
+def _config(args: argparse.Namespace):
+    """The settings of the default network or of a related system; InputError for options that are not for it."""
+    from core.train.config import read_config, read_settings
+
+    changes = tuple(args.set)
+    values = read_settings(args.config, changes)
+    if "system" in values:
+        from core.systems.training import system_config
+
+        of_default = ("lift_budget_s", "mesh_budget_s", "ablations", "skip_lift", "compile")
+        for name in of_default:
+            if getattr(args, name):
+                option = name.replace("_", "-")
+                raise InputError(
+                    f"--{option} is for the default network: a system's budgets are stages.NAME.budget_s"
+                )
+        return system_config(values, changes[-1] if changes else args.config)
+    config = read_config(args.config, changes)
+    if args.lift_budget_s is not None:
+        config = replace(config, lift=replace(config.lift, budget_s=args.lift_budget_s))
+    if args.mesh_budget_s is not None:
+        config = replace(config, mesh=replace(config.mesh, budget_s=args.mesh_budget_s))
+    return replace(config, use_compile=True) if args.compile else config

@@ -33,26 +33,15 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_network(
-    path: str | Path,
-    tensors: dict[str, Tensor],
-    config: HyperbolicConfig,
-    *,
-    stage: str,
-    notes: dict | None = None,
-    half: bool = True,
-) -> None:
-    """Write a state dict of `HyperbolicNet`; stage "lift" keeps the lifter alone. `notes` is JSON-able (metrics)."""
-    kept = {k: v.detach().cpu() for k, v in tensors.items() if stage != "lift" or k.startswith("lifter.")}
+def write_file(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str], *, half: bool = True) -> None:
+    """Write the tensors of a network, in float16 if `half`; the file appears whole or not at all."""
+    kept = {k: v.detach().cpu() for k, v in tensors.items()}
     kept = {k: (v.half() if half and v.is_floating_point() else v).contiguous() for k, v in kept.items()}
-    metadata = {
+    metadata = metadata | {
         "format": FORMAT,
-        "stage": stage,
-        "config": json.dumps(to_dict(config)),
         "joints": ",".join(JOINT_NAMES),
         "keypoints": ",".join(KEYPOINT_NAMES),
         "sha256": _digest(kept),
-        "notes": json.dumps(notes or {}),
     }
     partial = Path(path).with_name(Path(path).name + ".part")
     save_file(kept, partial, metadata=metadata)
@@ -60,8 +49,8 @@ def save_network(
     partial.replace(path)
 
 
-def read_network(path: str | Path) -> tuple[dict[str, Tensor], HyperbolicConfig, dict]:
-    """Tensors as float32, config and metadata ("stage", "notes") of a file; SetupError where it is not intact."""
+def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, numbers as float32, and metadata of a network file; SetupError where it is not intact."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -74,8 +63,30 @@ def read_network(path: str | Path) -> tuple[dict[str, Tensor], HyperbolicConfig,
         raise SetupError(f"{path} was trained for other joints or keypoints")
     if metadata["sha256"] != _digest(tensors):
         raise SetupError(f"{path} is damaged: its checksum does not match; install it again")
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, metadata
+
+
+def save_network(
+    path: str | Path,
+    tensors: dict[str, Tensor],
+    config: HyperbolicConfig,
+    *,
+    stage: str,
+    notes: dict | None = None,
+    half: bool = True,
+) -> None:
+    """Write a state dict of `HyperbolicNet`; stage "lift" keeps the lifter alone. `notes` is JSON-able (metrics)."""
+    kept = {k: v for k, v in tensors.items() if stage != "lift" or k.startswith("lifter.")}
+    metadata = {"stage": stage, "config": json.dumps(to_dict(config)), "notes": json.dumps(notes or {})}
+    write_file(path, kept, metadata, half=half)
+
+
+def read_network(path: str | Path) -> tuple[dict[str, Tensor], HyperbolicConfig, dict]:
+    """Tensors as float32, config and metadata ("stage", "notes") of a file; SetupError where it is not intact."""
+    tensors, metadata = read_file(path)
+    if "stage" not in metadata:
+        raise SetupError(f"{path} holds a network of the system {metadata.get('system')!r}, not the hyperbolic one")
     config = from_dict(HyperbolicConfig, json.loads(metadata["config"]))
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     return tensors, config, {"stage": metadata["stage"], "notes": json.loads(metadata["notes"])}
 
 
@@ -90,11 +101,12 @@ def load_network(path: str | Path, body: Body) -> HyperbolicNet:
             f"{body.vertex_count}"
         )
     net = HyperbolicNet(config, known_coarse_body(body, tensors["vertex_ids"], tensors["coarse_faces"]))
-    _load_strictly(net, tensors, path)
+    load_strictly(net, tensors, path)
     return net.eval()
 
 
-def _load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+    """Load a state dict with nothing missing or left over; SetupError says what does not fit."""
     try:
         module.load_state_dict(tensors, strict=True)
     except RuntimeError as error:

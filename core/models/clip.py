@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from core.errors import Cancelled
-from core.models.hyperbolic import HyperbolicNet, Recovered
+from core.models.hyperbolic import HyperbolicNet
 from core.models.inputs import ImageGeometry, encode_inputs
 from core.models.lifter import Lifted, Lifter
 from core.models.mirror import lift_both_ways
@@ -34,11 +34,11 @@ class Chunk(NamedTuple):
     joints: Tensor
     """P3D [n, J, 3]."""
     rotmats: Tensor | None
-    """[n, J, 3, 3] local rotations whose bones point as in `joints`; None without the lifter's rotation head."""
+    """[n, J, 3, 3] local rotations whose bones point as in `joints`; None where the network gives none."""
     meshed: Tensor
     """[m] which of the n frames have a mesh; the first and the last always have."""
-    mesh: Recovered
-    """Of m frames."""
+    vertices: Tensor | None
+    """[m, n, 3] of those meshes; None without meshes."""
 
 
 def track_inputs(
@@ -159,4 +159,4 @@ def _chunks(
             rotmats = net.turned_rotations(lifted, torch.zeros_like(frames), frames)
         of_meshed = None if rotmats is None else rotmats[meshed]
         mesh = net.recover(lifted, features, torch.zeros_like(mids), mids, vertex_ids, of_meshed)
-        yield Chunk(start, lifted.joints[0, frames], rotmats, meshed, mesh)
+        yield Chunk(start, lifted.joints[0, frames], rotmats, meshed, mesh.vertices)

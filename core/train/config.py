@@ -61,22 +61,14 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    network: HyperbolicConfig = field(default_factory=HyperbolicConfig)
-    lift: StageConfig = field(default_factory=StageConfig)
-    mesh: StageConfig = field(
-        default_factory=lambda: StageConfig(
-            generated=48, rendered=48, window=48, learning_rate=5e-4, lifter_rate=0.2, clip_norm=10.0
-        )
-    )
-    loss: LossConfig = field(default_factory=LossConfig)
+class CommonConfig:
+    """What every training is told, whatever the network."""
+
     variation: Variation = field(default_factory=Variation)
     """Of rendered sequences."""
     seed: int = 1
     use_bfloat16: bool = True
     """Autocast; the manifold and all positions stay in float32."""
-    use_compile: bool = False
-    """torch.compile the lifter's blocks and the mesh blocks."""
     landmark_dropout: float = 0.25
     """Chance that a sequence goes without the detector's 3D landmarks."""
     feature_dropout: float = 0.25
@@ -86,21 +78,48 @@ class TrainConfig:
     validation_sequences: int = 128
 
 
+@dataclass(frozen=True)
+class TrainConfig(CommonConfig):
+    network: HyperbolicConfig = field(default_factory=HyperbolicConfig)
+    lift: StageConfig = field(default_factory=StageConfig)
+    mesh: StageConfig = field(
+        default_factory=lambda: StageConfig(
+            generated=48, rendered=48, window=48, learning_rate=5e-4, lifter_rate=0.2, clip_norm=10.0
+        )
+    )
+    loss: LossConfig = field(default_factory=LossConfig)
+    use_compile: bool = False
+    """torch.compile the lifter's blocks and the mesh blocks."""
+
+
 def read_config(path: str | Path | None, changes: tuple[str, ...] = ()) -> TrainConfig:
     """Read a TOML file whose tables mirror `TrainConfig` (None: the defaults), then apply changes.
 
     Each change is a line of TOML with a dotted key, such as `network.curvature="euclidean"`. InputError names the
     file or change and the unknown setting.
     """
+    return settings_from(TrainConfig, read_settings(path, changes), changes[-1] if changes else path)
+
+
+def read_settings(path: str | Path | None, changes: tuple[str, ...] = ()) -> dict:
+    """The tables of a TOML file (None: none) with changes applied; InputError as in `read_config`."""
     source = path or "settings"
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8")) if path else {}
         for change in changes:
             source = change
             _merge(values, tomllib.loads(change))
-        return from_dict(TrainConfig, values)
-    except (OSError, ValueError, TypeError) as error:  # TOMLDecodeError is a ValueError
+    except (OSError, ValueError) as error:  # TOMLDecodeError is a ValueError
         raise InputError(f"{source}: {error}") from error
+    return values
+
+
+def settings_from(kind: type, values: dict, source: object):
+    """Build config class `kind` from tables; InputError names the source and the unknown setting."""
+    try:
+        return from_dict(kind, values)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{source or 'settings'}: {error}") from error
 
 
 def _merge(values: dict, changes: dict) -> None:

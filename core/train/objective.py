@@ -13,7 +13,7 @@ from core.models.hyperbolic import HyperbolicNet
 from core.models.lifter import Lifted
 from core.rotation import rotation_6d_to_matrix
 from core.train.batch import Batch
-from core.train.config import LossConfig
+from core.train.config import LossConfig, StageConfig, TrainConfig
 from core.train.losses import (
     hyperbolic_mesh_loss,
     point_loss,
@@ -124,3 +124,39 @@ class MeshObjective:
             parts["hymesh"] = hyperbolic_mesh_loss(recovered.vertices, true_full)
             total = total + self.hyperbolic_weight * parts["hymesh"]
         return total, parts
+
+
+class StageLoss:
+    """The loss of stage "lift" (without a mesh objective) or "mesh" on a batch, and its parts."""
+
+    def __init__(
+        self, net: HyperbolicNet, body, config: TrainConfig, stage: StageConfig, mesh_objective: MeshObjective | None
+    ):
+        """In stage "mesh" a lifter whose rate is 0 is held."""
+        self.net, self.body, self.config, self.stage = net, body, config, stage
+        self.mesh_objective = mesh_objective
+        self.is_lifter_fixed = mesh_objective is not None and stage.lifter_rate == 0
+        net.lifter.requires_grad_(not self.is_lifter_fixed)
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        truth = Truth(self.body, batch)
+        with (
+            torch.set_grad_enabled(not self.is_lifter_fixed),
+            torch.autocast(batch.frames.device.type, torch.bfloat16, enabled=self.config.use_bfloat16),
+        ):
+            lifted = self.net.lift(batch.inputs(), batch.frames)
+        weights = self.config.loss
+        loss, parts = 0.0, {}
+        if not self.is_lifter_fixed:
+            loss, parts = lift_loss(lifted, truth, weights)
+        if self.mesh_objective is not None:
+            mesh_loss, mesh_parts = self.mesh_objective(
+                self.net,
+                lifted,
+                truth,
+                meshes_per_sequence=self.stage.meshes_per_sequence,
+                mesh_vertices=self.stage.mesh_vertices,
+            )
+            loss = weights.lifter_in_mesh_stage * loss + mesh_loss
+            parts.update(mesh_parts)
+        return loss, parts

@@ -23,7 +23,7 @@ from core.models.hyperbolic import HyperbolicNet
 from core.models.inputs import LANDMARK_XYZ
 from core.train.batch import Batch
 from core.train.data import TrainingData, TrainOptions
-from core.train.objective import MeshObjective, Truth
+from core.train.objective import MeshObjective, StageLoss, Truth
 from core.train.progress import History, draw_history
 from core.train.rendering import Renderer
 from core.train.trainer import StageTrainer
@@ -125,15 +125,16 @@ def _stage_trainer(name, stage, net, body, objective, data, history, options) ->
             metrics |= {f"{label}_{key}": value for key, value in found.items()}
         return metrics
 
+    loss = StageLoss(net, body, config, stage, objective if is_mesh else None)
     return StageTrainer(
         name,
         net,
-        body,
         config,
         stage,
+        trained=net if is_mesh else net.lifter,
+        loss=loss,
         draw=data.draw(stage, with_features=is_mesh),
         validate=validate,
-        mesh_objective=objective if is_mesh else None,
         history=history,
         folder=options.out,
         device=options.device,

@@ -12,10 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.models.hyperbolic import HyperbolicNet
 from core.train.batch import Batch
 from core.train.config import StageConfig, TrainConfig
-from core.train.objective import MeshObjective, Truth, lift_loss
 from core.train.progress import History
 
 log = logging.getLogger(__name__)
@@ -50,10 +48,12 @@ def learning_rate(stage: StageConfig, step: int, progress: float) -> float:
     return stage.learning_rate * warm * (stage.final_rate + (1 - stage.final_rate) * cosine)
 
 
-def _parameter_groups(module: torch.nn.Module, stage: StageConfig) -> list[dict]:
-    """Optimizer groups: the lifter's rate apart, weight decay on matrices only."""
+def parameter_groups(module: torch.nn.Module, stage: StageConfig) -> list[dict]:
+    """Optimizer groups of all that learns: the lifter's rate apart, weight decay on matrices only."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         factor = stage.lifter_rate if name.startswith("lifter.") else 1.0
         decay = stage.weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
@@ -61,35 +61,32 @@ def _parameter_groups(module: torch.nn.Module, stage: StageConfig) -> list[dict]
 
 
 class StageTrainer:
-    """Runs one stage ("lift" or "mesh") to the end of its budget, from its checkpoint if there is one."""
+    """Runs one stage to the end of its budget, from its checkpoint if there is one."""
 
     def __init__(
         self,
         name: str,
-        net: HyperbolicNet,
-        body,
+        net: torch.nn.Module,
         config: TrainConfig,
         stage: StageConfig,
         *,
+        trained: torch.nn.Module,
+        loss: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]],
         draw: Callable[[], Batch],
         validate: Callable[[], dict[str, float]],
-        mesh_objective: MeshObjective | None,
         history: History,
         folder: Path,
         device: str,
     ):
-        self.name, self.net, self.body, self.config, self.stage = name, net, body, config, stage
-        self.draw, self.validate, self.mesh_objective = draw, validate, mesh_objective
+        """net: what checkpoints hold. trained: the part of it whose parameters learn, as far as they want gradients.
+        loss: from a batch to one number and its parts (unweighted)."""
+        self.name, self.net, self.config, self.stage = name, net, config, stage
+        self.loss, self.draw, self.validate = loss, draw, validate
         self.history, self.folder, self.device = history, folder, device
-        module = net.lifter if name == "lift" else net
-        self.is_lifter_fixed = name == "mesh" and stage.lifter_rate == 0
-        net.lifter.requires_grad_(not self.is_lifter_fixed)
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        groups = parameter_groups(trained, stage)
+        self.parameters = [p for p in trained.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            _parameter_groups(module, stage),
-            lr=stage.learning_rate,
-            betas=(0.9, 0.98),
-            fused=device.startswith("cuda"),
+            groups, lr=stage.learning_rate, betas=(0.9, 0.98), fused=device.startswith("cuda")
         )
         self.average = MovingAverage(self.parameters, stage.ema_decay)
         self.step, self.seconds, self.frames = 0, 0.0, 0
@@ -152,28 +149,8 @@ class StageTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         batch = self.draw()
-        truth = Truth(self.body, batch)
         is_cuda = self.device.startswith("cuda")
-        kind = torch.device(self.device).type
-        with (
-            torch.set_grad_enabled(not self.is_lifter_fixed),
-            torch.autocast(kind, torch.bfloat16, enabled=self.config.use_bfloat16),
-        ):
-            lifted = self.net.lift(batch.inputs(), batch.frames)
-        weights = self.config.loss
-        loss, parts = 0.0, {}
-        if not self.is_lifter_fixed:
-            loss, parts = lift_loss(lifted, truth, weights)
-        if self.mesh_objective is not None:
-            mesh_loss, mesh_parts = self.mesh_objective(
-                self.net,
-                lifted,
-                truth,
-                meshes_per_sequence=self.stage.meshes_per_sequence,
-                mesh_vertices=self.stage.mesh_vertices,
-            )
-            loss = weights.lifter_in_mesh_stage * loss + mesh_loss
-            parts.update(mesh_parts)
+        loss, parts = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.stage.clip_norm)
