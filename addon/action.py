@@ -6,6 +6,8 @@ channelbags only. Keys are written with foreach_set: linear, ordered by frame, o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import bpy
 import numpy as np
 
@@ -75,11 +77,20 @@ def curves_in(action: bpy.types.Action) -> list[bpy.types.FCurve]:
 
 def scale_curve(curve: bpy.types.FCurve, factor: float, *, about: float = 0.0) -> None:
     """Scale a curve's values about a value, with the handles of its keys."""
+    _change_values(curve, lambda values: about + factor * (values - about))
+
+
+def shift_curve(curve: bpy.types.FCurve, by: float) -> None:
+    """Add a number to a curve's values, with the handles of its keys."""
+    _change_values(curve, lambda values: values + by)
+
+
+def _change_values(curve: bpy.types.FCurve, change: Callable[[np.ndarray], np.ndarray]) -> None:
     points = curve.keyframe_points
     places = np.empty((len(points), 2), dtype=np.float32)
     for name in ("co", "handle_left", "handle_right"):
         points.foreach_get(name, places.ravel())
-        places[:, 1] = about + factor * (places[:, 1] - about)
+        places[:, 1] = change(places[:, 1])
         points.foreach_set(name, places.ravel())
     curve.update()
 

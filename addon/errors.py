@@ -10,6 +10,7 @@ AddonError
     BodyDataError           a body (message or file) that no figure can be built from
     ResultFileError         a result file that is missing or is not one
     ExportError             nothing to export, or the file cannot be written
+    RefitError              bones that cannot be fitted to the shape of their figure; nothing was changed
 (ProtocolError lives in core.protocol.)
 """
 
@@ -54,3 +55,7 @@ class ResultFileError(AddonError):
 
 class ExportError(AddonError):
     """Nothing to export, or the file cannot be written."""
+
+
+class RefitError(AddonError):
+    """Bones that cannot be fitted to the shape of their figure; nothing was changed."""

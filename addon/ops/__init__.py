@@ -21,6 +21,7 @@ NAMES = (
     "smooth_motion",
     "compare_smoothing",
     "set_height",
+    "fit_bones",
     "export_fbx",
 )
 

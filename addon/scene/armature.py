@@ -60,6 +60,36 @@ def scale_bones(obj: bpy.types.Object, factor: float) -> None:
             bones[name].head, bones[name].tail = head, tail
 
 
+def move_bones(obj: bpy.types.Object, joints_rest: np.ndarray) -> None:
+    """Move the rest bones to other joints [24, 3]; their directions and rolls stay, so that keyed rotations keep
+    their meaning.
+
+    A bone ends where its direction passes its child's joint; free ends keep their length. Bones that are not ours go
+    along with the one they hang on. KeyError, and nothing changed, if one of ours was deleted.
+    """
+    heads = dict(zip(naming.BONE_NAMES, map(Vector, rest_to_blender(np.asarray(joints_rest, dtype=np.float64)))))
+    with _edit_bones(obj) as bones:
+        ours = [bones[name] for name in naming.BONE_NAMES]
+        places = {}
+        for bone in bones:
+            head, tail, near = bone.head.copy(), bone.tail.copy(), bone
+            while near is not None and near.name not in heads:
+                near = near.parent
+            step = heads[near.name] - near.head if near is not None else Vector()
+            places[bone.name] = head + step, tail + step
+        for bone, joint in zip(ours, naming.JOINT_NAMES):
+            child, along = _child_of(joint), (bone.tail - bone.head).normalized()
+            if child is not None:
+                length = (heads[naming.bone_name(child)] - heads[bone.name]).dot(along)
+                places[bone.name] = heads[bone.name], heads[bone.name] + max(length, 0.1 * bone.length) * along
+        for bone in bones:
+            bone.use_connect = False  # else the parent would turn towards it
+        for bone in bones:
+            back = bone.z_axis.copy()
+            bone.head, bone.tail = places[bone.name]
+            bone.align_roll(back)
+
+
 def rest_axes(obj: bpy.types.Object) -> np.ndarray:
     """Rest axes of the bones in armature space, [24, 3, 3] with columns x y z. KeyError if one was deleted."""
     bones = obj.data.bones
@@ -85,8 +115,17 @@ def stored_joints(obj: bpy.types.Object, betas: np.ndarray | None = None) -> np.
 
 @contextlib.contextmanager
 def _edit_bones(obj: bpy.types.Object) -> Iterator:
-    """Yield the edit bones of an object; it is in edit mode only within a scene that exists meanwhile."""
+    """Yield the edit bones of an object; it is in edit mode only within a scene that exists meanwhile.
+
+    An object in pose mode is in it afterwards; a hidden one is shown meanwhile, as Blender edits no others. Mirrored
+    editing rests: every bone is given its own place.
+    """
     scene = bpy.data.scenes.new("Hyper Mocap Edit")
+    mode = "POSE" if obj.mode == "POSE" else "OBJECT"
+    is_mirrored, obj.data.use_mirror_x = obj.data.use_mirror_x, False
+    is_hidden = obj.hide_viewport
+    if is_hidden:  # only then: setting it lets Blender go through the whole scene
+        obj.hide_viewport = False
     try:
         scene.collection.objects.link(obj)
         layer = scene.view_layers[0]
@@ -96,19 +135,28 @@ def _edit_bones(obj: bpy.types.Object) -> Iterator:
             try:
                 yield obj.data.edit_bones
             finally:
-                bpy.ops.object.mode_set(mode="OBJECT")
+                bpy.ops.object.mode_set(mode=mode)
     finally:
+        obj.data.use_mirror_x = is_mirrored
+        if is_hidden:
+            obj.hide_viewport = True
         bpy.data.scenes.remove(scene)
+
+
+def _child_of(joint: str) -> str | None:
+    """The joint that a joint's bone points at: left_knee -> left_ankle; None where it ends freely."""
+    prefix, _, stem = joint.rpartition("_")
+    child = _CHILD.get(stem)
+    return None if child is None else f"{prefix}_{child}" if prefix else child
 
 
 def _place_bones(bones, joints_rest: np.ndarray) -> None:
     heads = rest_to_blender(np.asarray(joints_rest, dtype=np.float64))
     index = {name: i for i, name in enumerate(naming.JOINT_NAMES)}
     for j, joint in enumerate(naming.JOINT_NAMES):
-        prefix, _, stem = joint.rpartition("_")
-        child = _CHILD.get(stem)
+        stem, child = joint.rpartition("_")[2], _child_of(joint)
         if child is not None:
-            tail = heads[index[f"{prefix}_{child}" if prefix else child]]
+            tail = heads[index[child]]
         elif stem == "head":
             tail = heads[j] + [0.0, 0.0, _HEAD_LENGTH]
         elif stem == "foot":

@@ -22,6 +22,9 @@ RATE = "hyper_mocap_scene_fps"
 HEIGHT = "hyper_mocap_height_m"
 SCALE = "hyper_mocap_scale"
 """Custom property of a figure: its size over that of its result file, once it was given another height."""
+SHIFT = "hyper_mocap_shift_m"
+"""Custom property of a figure: what is added to the places [3] of its result file (after SCALE), once its bones were
+fitted to another shape."""
 
 
 @dataclass

@@ -24,7 +24,7 @@ from ..convert import (
 from ..errors import ResultFileError
 from . import armature as rig
 from .frames import FrameStore
-from .person import RATE, SCALE, START_FRAME, make_channels, strictly_increasing
+from .person import RATE, SCALE, SHIFT, START_FRAME, make_channels, strictly_increasing
 from .result import read_result
 from .writer import RESULT
 
@@ -179,7 +179,7 @@ def smooth_figure(armature: bpy.types.Object, smoothing: Smoothing) -> int:
     a = result.arrays
     poses, trans = smooth_motion(a["poses"], a["trans"], a["times"], smoothing)
     store = FrameStore()
-    trans = trans * float(armature.get(SCALE, 1.0))
+    trans = trans * float(armature.get(SCALE, 1.0)) + np.array(armature.get(SHIFT, (0.0, 0.0, 0.0)))
     store.put_arrays(a["frames"], a["times"], poses, trans, a["confidence"], a["contacts"])
     try:
         joints, axes = rig.stored_joints(armature), rig.rest_axes(armature)
@@ -208,6 +208,14 @@ def smooth_figure(armature: bpy.types.Object, smoothing: Smoothing) -> int:
     armature[STRENGTH] = smoothing.seconds
     armature.update_tag(refresh={"TIME"})
     return int(keep.sum())
+
+
+def motions_of(armature: bpy.types.Object) -> list[bpy.types.Action]:
+    """Return the actions that a figure's motion is in: the one that plays, the raw and the smoothed one."""
+    data = armature.animation_data
+    found = [data.action if data is not None else None]
+    found += [bpy.data.actions.get(armature.get(name, "")) for name in (RAW_ACTION, SMOOTH_ACTION)]
+    return list({action: None for action in found if action is not None})
 
 
 def is_smoothed(armature: bpy.types.Object) -> bool:

@@ -13,9 +13,9 @@ import numpy as np
 from ..action import curves_in, curves_of, scale_curve
 from . import armature as rig
 from .lookup import TOKEN
-from .person import HEIGHT, PERSON, SCALE
+from .person import HEIGHT, PERSON, SCALE, SHIFT
 from .sinks import CACHE_MODIFIER
-from .smoothing import RAW_ACTION, SMOOTH_ACTION
+from .smoothing import motions_of
 
 
 def height_of(figure: bpy.types.Object) -> float:
@@ -73,11 +73,10 @@ def _scale_bones(armature: bpy.types.Object, factor: float) -> None:
     for name in (rig.TEMPLATE, rig.SHAPEDIRS):
         if name in armature:
             armature[name] = [factor * x for x in armature[name]]
-    data = armature.animation_data
-    actions = {data.action: None} if data is not None and data.action is not None else {}
-    actions |= {bpy.data.actions.get(armature.get(name, "")): None for name in (RAW_ACTION, SMOOTH_ACTION)}
-    for action in actions:
-        for curve in curves_in(action) if action is not None else ():
+    if SHIFT in armature:
+        armature[SHIFT] = [factor * x for x in armature[SHIFT]]
+    for action in motions_of(armature):
+        for curve in curves_in(action):
             if curve.data_path.startswith("pose.bones[") and curve.data_path.endswith(".location"):
                 scale_curve(curve, factor)
     for bone in armature.pose.bones:

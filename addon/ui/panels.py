@@ -240,7 +240,7 @@ class HYPER_MOCAP_PT_result(_Tab, bpy.types.Panel):
     bl_label = "Result"
 
     def draw(self, context) -> None:
-        """Draw smoothing, export, and loading of earlier results."""
+        """Draw what changes a figure, its export, and loading of earlier results."""
         layout = self.layout
         if not runtime.is_running:  # then it stands beside the progress
             layout.operator("hyper_mocap.look_through_camera", icon="VIEW_CAMERA")
@@ -248,6 +248,7 @@ class HYPER_MOCAP_PT_result(_Tab, bpy.types.Panel):
         row.operator("hyper_mocap.smooth_motion", icon="SMOOTHCURVE")
         row.operator("hyper_mocap.compare_smoothing", text="", icon="ARROW_LEFTRIGHT")
         layout.operator("hyper_mocap.set_height", icon="CON_SIZELIKE")
+        layout.operator("hyper_mocap.fit_bones", icon="BONE_DATA")
         layout.operator("hyper_mocap.export_fbx", icon="EXPORT")
         layout.operator("hyper_mocap.import_result", icon="IMPORT")
 
