@@ -93,6 +93,24 @@ def test_rotations_and_shape_that_made_a_mesh_are_found(body, noise, limit_mm, l
     assert float(rotation_angle(found, truth).mean()) < limit_deg
 
 
+def test_bones_point_to_the_joints_where_a_thin_mesh_says_little(body):
+    """Limbs drawn in to their bones, as meshes are that average over poses: skin alone hardly tells how they lie."""
+    truth, betas = a_pose(12), torch.zeros(16)
+    ids = mesh_fit.spread_vertices(body.v_template, 600)
+    vertices, joints = body.skin(truth, betas, torch.zeros(3))
+    thin = torch.einsum("vj,njk->nvk", body.weights[ids], joints - joints[:, :1])
+    thin = thin + 0.1 * ((vertices - joints[:, :1])[:, ids] - thin)
+    start = torch.eye(3).repeat(12, 24, 1, 1)
+
+    def off_by(found) -> float:
+        placed = body.skin(found, betas, torch.zeros(3))[1]
+        return float(mean_point_error(placed - placed[:, :1], joints - joints[:, :1]).mean())
+
+    rough = mesh_fit.fit_rotations(body, thin, ids, betas, start, rounds=12)
+    led = mesh_fit.fit_rotations(body, thin, ids, betas, start, rounds=12, joints=joints - joints[:, :1])
+    assert off_by(led) < 5 < 40 < off_by(rough)
+
+
 def test_the_shape_of_meshes_is_drawn_to_the_average_body(body):
     truth, betas = a_pose(30), torch.randn(16)
     ids = mesh_fit.spread_vertices(body.v_template, 600)

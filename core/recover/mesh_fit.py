@@ -17,22 +17,34 @@ PULL_TO_START = 2e-4
 
 
 def fit_rotations(
-    body, vertices: Tensor, vertex_ids: Tensor, betas: Tensor, rotmats: Tensor, *, rounds: int = 4
+    body,
+    vertices: Tensor,
+    vertex_ids: Tensor,
+    betas: Tensor,
+    rotmats: Tensor,
+    *,
+    rounds: int = 4,
+    joints: Tensor | None = None,
 ) -> Tensor:
     """Local rotations [N, J, 3, 3] whose body meets `vertices` [N, n, 3] (relative to the pelvis) best.
 
     betas [S]; rotmats [N, J, 3, 3] to start from (the neutral pose will do, a network's own guess is better).
+    joints [N, J, 3]: where a network sees the joints; bones then point there, and skin says how they are twisted.
     """
     parents = torch.tensor(PARENTS[1:], device=vertices.device)
+    seen = None if joints is None else joints[:, 1:] - joints[:, parents]
     weights = body.weights[vertex_ids]  # [n, J]
     weights = weights / weights.sum(0).clamp_min(1e-6)  # each joint's skin counts 1, so rounds do not depend on n
     for _ in range(rounds):
-        posed, global_rotmats = _pose(body, rotmats, betas, vertex_ids)
+        posed, global_rotmats, posed_joints = _pose(body, rotmats, betas, vertex_ids)
         mean_posed = torch.einsum("vj,nvk->njk", weights, posed)
         mean_target = torch.einsum("vj,nvk->njk", weights, vertices)
         # sum_v w (target - mean)(posed - mean)^T
         products = torch.einsum("vj,nvk,nvl->njkl", weights, vertices, posed)
         products = products - mean_target[..., :, None] * mean_posed[..., None, :]
+        if seen is not None:
+            bones = posed_joints[:, 1:] - posed_joints[:, parents]
+            products = products.index_add(1, parents, seen[..., :, None] * bones[..., None, :])
         eye = torch.eye(3, device=vertices.device, dtype=vertices.dtype)
         # nearest_rotation(A Q) = nearest_rotation(A) Q for a rotation Q: turned and orthonormal in one
         global_rotmats = nearest_rotation((products + PULL_TO_START * eye) @ global_rotmats)
@@ -56,7 +68,7 @@ def fit_shape(
 ) -> Tensor:
     """Shape [S] that meets vertices [N, n, 3] with rotations [N, J, 3, 3]; `hold` is square metres per unit squared,
     a pull towards `start` [S] in the mean over vertices."""
-    base, _ = _pose(body, rotmats, torch.zeros_like(start), vertex_ids)
+    base, *_ = _pose(body, rotmats, torch.zeros_like(start), vertex_ids)
     columns = []
     for k in range(len(start)):
         unit = torch.zeros_like(start)
@@ -69,9 +81,9 @@ def fit_shape(
     return torch.linalg.solve(normal, A.T @ b / points + hold * start)
 
 
-def _pose(body, rotmats: Tensor, betas: Tensor, vertex_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Vertices [N, n, 3] relative to the pelvis and global rotations [N, J, 3, 3]."""
+def _pose(body, rotmats: Tensor, betas: Tensor, vertex_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Vertices [N, n, 3] relative to the pelvis, global rotations [N, J, 3, 3] and joints [N, J, 3]."""
     zero = torch.zeros(3, device=rotmats.device, dtype=rotmats.dtype)
     joints, global_rotmats = body.forward_kinematics(rotmats, betas, zero)
     vertices, _ = body.skin(rotmats, betas, zero, vertex_ids=vertex_ids)
-    return vertices - joints[:, :1], global_rotmats
+    return vertices - joints[:, :1], global_rotmats, joints

@@ -171,8 +171,7 @@ def _by_network(
             target_betas = betas if _is_same_body(own, body) else match_bones(own, body, betas)
         rotmats = start
         if chunk.vertices is not None:
-            rounds = UNGUIDED_ROUNDS if chunk.rotmats is None else FIT_ROUNDS
-            fitted = fit_rotations(own, chunk.vertices, ids, betas, start[chunk.meshed], rounds=rounds)
+            fitted = _fit(own, chunk, chunk.vertices, ids, betas, start, chunk.meshed)
             rotmats = carry_between(fitted, chunk.meshed, start)
         ready = placer.add(rotmats.cpu(), target_betas.cpu(), is_last=chunk.start + CHUNK >= len(track))
         for motion in ready:
@@ -217,6 +216,15 @@ def _start_rotations(chunk: Chunk) -> Tensor:
     return start.to(chunk.joints)
 
 
+def _fit(own, chunk: Chunk, vertices: Tensor, ids: Tensor, betas: Tensor, start: Tensor, frames: Tensor) -> Tensor:
+    """Rotations [m, J, 3, 3] of a chunk's frames [m] from their meshes [m, n, 3]; the network's joints lead the way
+    where it gives no rotations."""
+    if chunk.rotmats is not None:
+        return fit_rotations(own, vertices, ids, betas, start[frames], rounds=FIT_ROUNDS)
+    joints = chunk.joints[frames]
+    return fit_rotations(own, vertices, ids, betas, start[frames], rounds=UNGUIDED_ROUNDS, joints=joints)
+
+
 def _shape(own, chunk: Chunk, ids: Tensor, start: Tensor, own_betas: Tensor | None) -> Tensor:
     """One shape: the meshes' least-squares shape, held near the network's own over the whole clip, and drawn to the
     average body."""
@@ -226,7 +234,7 @@ def _shape(own, chunk: Chunk, ids: Tensor, start: Tensor, own_betas: Tensor | No
     count = len(chunk.meshed)
     few = torch.linspace(0, count - 1, min(SHAPE_FRAMES, count), device=start.device).long()
     vertices = chunk.vertices[few]
-    rotmats = fit_rotations(own, vertices, ids, guess, start[chunk.meshed[few]])
+    rotmats = _fit(own, chunk, vertices, ids, guess, start, chunk.meshed[few])
     return SHAPE_SHARE * fit_shape(own, vertices, ids, rotmats, start=guess)
 
 

@@ -57,7 +57,7 @@ class Kind:
 
 SYSTEMS = {
     "pmce": Kind("pmce", "Pmce", "PmceConfig", "PmceObjective"),
-    "tcmr": Kind("tcmr", "Tcmr", "TcmrConfig", "TcmrObjective"),
+    "tcmr": Kind("tcmr", "TCMRNet", "TCMRConfig", "TCMRObjective"),
     "lmr": Kind("lmr", "Lmr", "LmrConfig", "LmrObjective"),
     "posture": Kind("posture", "Posture", "PostureConfig", "PostureObjective"),
 }
