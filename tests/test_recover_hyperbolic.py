@@ -108,14 +108,15 @@ def test_bones_point_to_the_joints_where_a_thin_mesh_says_little(body):
 
     rough = mesh_fit.fit_rotations(body, thin, ids, betas, start, rounds=12)
     led = mesh_fit.fit_rotations(body, thin, ids, betas, start, rounds=12, joints=joints - joints[:, :1])
-    assert off_by(led) < 5 < 40 < off_by(rough)
+    assert off_by(led) < 10 < 40 < off_by(rough)
 
 
 def test_the_shape_of_meshes_is_drawn_to_the_average_body(body):
     truth, betas = a_pose(30), torch.randn(16)
     ids = mesh_fit.spread_vertices(body.v_template, 600)
     vertices, joints = body.skin(truth, betas, torch.zeros(3))
-    chunk = SimpleNamespace(vertices=(vertices - joints[:, :1])[:, ids], meshed=torch.arange(30))
+    relative = (vertices - joints[:, :1])[:, ids]
+    chunk = SimpleNamespace(vertices=relative, meshed=torch.arange(30), rotmats=truth)
     found = network._shape(body, chunk, ids, truth, betas)
     torch.testing.assert_close(found, network.SHAPE_SHARE * betas, atol=0.15, rtol=0)
     assert 0 < network.SHAPE_SHARE < 1
