@@ -225,7 +225,8 @@ def test_a_track_is_recovered_whole_and_meets_the_picture(name, refine, body):
     )  # fmt: skip
     assert len(motion) == count and sum(len(part) for part in sent) == count
     assert progress[-1] == (count, count)
-    np.testing.assert_allclose(motion.rotmats @ motion.rotmats.swapaxes(-1, -2), np.broadcast_to(np.eye(3), motion.rotmats.shape), atol=1e-4)  # fmt: skip
+    products = motion.rotmats @ motion.rotmats.swapaxes(-1, -2)
+    np.testing.assert_allclose(products, np.broadcast_to(np.eye(3), products.shape), atol=1e-4)
     depth = np.abs(motion.trans[:, 2] - truth.trans[:, 2]) / truth.trans[:, 2]
     assert np.median(depth) < 0.35  # an untrained pose, but placed where its size in the picture says
 
