@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from oracles import pmce as oracle
 
 from core.body import load_body
 from core.coarse import build_coarse
@@ -77,91 +78,6 @@ def shaken(module: torch.nn.Module, std: float = 0.3) -> torch.nn.Module:
     return module
 
 
-# --- the layers in numpy, float64, written from the equations ---
-
-
-def arrays(module: torch.nn.Module) -> dict[str, np.ndarray]:
-    return {name: value.detach().double().numpy() for name, value in module.state_dict().items()}
-
-
-def linear(p: dict, name: str, x: np.ndarray) -> np.ndarray:
-    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
-
-
-def standardised(x: np.ndarray) -> np.ndarray:
-    """Equation 4, with the epsilon of the ordinary layer norm."""
-    out = np.empty_like(x)
-    for i, row in enumerate(x):
-        mean = sum(row) / len(row)
-        out[i] = (row - mean) / math.sqrt(sum((row - mean) ** 2) / len(row) + 1e-5)
-    return out
-
-
-def adaptive_norm(p: dict, name: str, x: np.ndarray, f: np.ndarray) -> np.ndarray:
-    """Equations 6 and 7 on x [n, D]; the network keeps alpha - 1."""
-    alpha, beta = np.split(linear(p, f"{name}.affine", f), 2)
-    return (1 + alpha) * standardised(x) + beta
-
-
-def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> np.ndarray:
-    """Equations 1 and 2 before W; q [n, D], k and v [m, D]."""
-    out, d = np.zeros_like(q), q.shape[1] // heads
-    for h in range(heads):
-        s = slice(h * d, (h + 1) * d)
-        for i in range(len(q)):
-            scores = np.array([q[i, s] @ key for key in k[:, s]]) / math.sqrt(d)
-            weights = np.exp(scores) / np.exp(scores).sum()
-            out[i, s] = sum(w * value for w, value in zip(weights, v[:, s]))
-    return out
-
-
-def gelu(x: np.ndarray) -> np.ndarray:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-
-
-def named_attention(p: dict, name: str, queries: np.ndarray, others: np.ndarray, heads: int) -> np.ndarray:
-    q, k, v = (
-        linear(p, f"{name}.{part}", x) for part, x in zip(("query", "key", "value"), (queries, others, others))
-    )
-    return linear(p, f"{name}.out", attention(q, k, v, heads))
-
-
-def mlp(p: dict, name: str, x: np.ndarray) -> np.ndarray:
-    return linear(p, f"{name}.narrow", gelu(linear(p, f"{name}.widen", x)))
-
-
-def half_of_block(p: dict, own: str, other: str, points: dict, f: np.ndarray, heads: int) -> np.ndarray:
-    X, Y = (linear(p, f"{name}.embed", points[name]) + p[f"{name}.position"] for name in (own, other))
-    query, key = adaptive_norm(p, f"{own}.norm1", X, f), adaptive_norm(p, f"{other}.norm1", Y, f)
-    X = named_attention(p, f"{own}.cross_attention", query, key, heads) + X  # 8
-    X = mlp(p, f"{own}.mlp1", adaptive_norm(p, f"{own}.norm2", X, f)) + X  # 9
-    normed = adaptive_norm(p, f"{own}.norm3", X, f)
-    X = named_attention(p, f"{own}.self_attention", normed, normed, heads) + X  # 10
-    X = mlp(p, f"{own}.mlp2", adaptive_norm(p, f"{own}.norm4", X, f)) + X
-    return points[own] + linear(p, f"{own}.regress", X)
-
-
-def transformer_layer(p: dict, name: str, x: np.ndarray, heads: int) -> np.ndarray:
-    """x [n, D]."""
-    normed = standardised(x) * p[f"{name}.norm1.weight"] + p[f"{name}.norm1.bias"]
-    q, k, v = np.split(linear(p, f"{name}.qkv", normed), 3, axis=1)
-    x = x + linear(p, f"{name}.out", attention(q, k, v, heads))
-    normed = standardised(x) * p[f"{name}.norm2.weight"] + p[f"{name}.norm2.bias"]
-    return x + linear(p, f"{name}.narrow", gelu(linear(p, f"{name}.widen", normed)))
-
-
-def gru(p: dict, inputs: np.ndarray, end: str) -> np.ndarray:
-    """Last state of a GRU over inputs [T, n]; end names its parameters."""
-    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
-    h = np.zeros(p[f"gru.weight_hh_{end}"].shape[1])
-    for x in inputs:
-        of_x = np.split(p[f"gru.weight_ih_{end}"] @ x + p[f"gru.bias_ih_{end}"], 3)
-        of_h = np.split(p[f"gru.weight_hh_{end}"] @ h + p[f"gru.bias_hh_{end}"], 3)
-        reset, update = sigmoid(of_x[0] + of_h[0]), sigmoid(of_x[1] + of_h[1])
-        h = (1 - update) * np.tanh(of_x[2] + reset * of_h[2]) + update * h
-    return h
-
-
 # --- equations ---
 
 
@@ -169,12 +85,12 @@ def test_a_block_is_equations_6_to_10():
     block = shaken(CoevolutionBlock(joints=5, coarse_count=7, dim=8, heads=(4, 2), mlp_ratio=2.0, image_dim=6))
     P, coarse, f = torch.randn(2, 5, 3), torch.randn(2, 7, 3), torch.randn(2, 6)
     refined, moved = block(P, coarse, f)
-    p = arrays(block)
+    p = oracle.arrays(block)
     for i in range(2):
         points = {"pose": P[i].double().numpy(), "mesh": coarse[i].double().numpy()}
-        expected = half_of_block(p, "pose", "mesh", points, f[i].double().numpy(), 4)
+        expected = oracle.half_of_block(p, "pose", "mesh", points, f[i].double().numpy(), 4)
         np.testing.assert_allclose(refined[i].detach(), expected, rtol=1e-3, atol=1e-4)
-        expected = half_of_block(p, "mesh", "pose", points, f[i].double().numpy(), 2)
+        expected = oracle.half_of_block(p, "mesh", "pose", points, f[i].double().numpy(), 2)
         np.testing.assert_allclose(moved[i].detach(), expected, rtol=1e-3, atol=1e-4)
 
 
@@ -190,22 +106,22 @@ def test_the_pose_stream_alternates_over_keypoints_and_frames():
     stream = shaken(a_pose_stream(), 0.1)
     inputs, F = torch.randn(2, 3, 25, INPUT_SIZE), torch.randn(2, 3, 5)
     poses = stream(stream.read_frames(inputs, F))
-    p, one, features = arrays(stream), inputs[1].double().numpy(), F[1].double().numpy()
+    p, one, features = oracle.arrays(stream), inputs[1].double().numpy(), F[1].double().numpy()
     X = np.empty((3, 25, 8))
     for t in range(3):
         for k in range(25):
             x, y, seen, landmark, has = one[t, k, 0], one[t, k, 1], one[t, k, 4], one[t, k, 5:8], one[t, k, 8]
-            X[t, k] = linear(p, "embed_keypoints", np.array([x, y, seen, *landmark, has]))
-            X[t, k] += linear(p, "embed_image", features[t]) + p["position_space"][k]
+            X[t, k] = oracle.linear(p, "embed_keypoints", np.array([x, y, seen, *landmark, has]))
+            X[t, k] += oracle.linear(p, "embed_image", features[t]) + p["position_space"][k]
     for layer in range(2):
-        X = np.stack([transformer_layer(p, f"spatial.{layer}", X[t], 2) for t in range(3)])
+        X = np.stack([oracle.transformer_layer(p, f"spatial.{layer}", X[t], 2) for t in range(3)])
         if layer == 0:
             X = X + p["position_time"][:, None]
-        X = np.stack([transformer_layer(p, f"temporal.{layer}", X[:, k], 2) for k in range(25)], axis=1)
+        X = np.stack([oracle.transformer_layer(p, f"temporal.{layer}", X[:, k], 2) for k in range(25)], axis=1)
     frames = np.empty((3, 24, 3))
     for t in range(3):
-        normed = standardised(X[t]) * p["norm.weight"] + p["norm.bias"]
-        pose = linear(p, "regress", linear(p, "reduce", normed).reshape(-1))
+        normed = oracle.standardised(X[t]) * p["norm.weight"] + p["norm.bias"]
+        pose = oracle.linear(p, "regress", oracle.linear(p, "reduce", normed).reshape(-1))
         pose = pose + p["from_landmarks.weight"] @ np.append(one[t, :, 5:8].reshape(-1), one[t, 0, 8])
         frames[t] = pose.reshape(24, 3) - pose.reshape(24, 3)[0]
     np.testing.assert_allclose(poses.frames[1].detach(), frames, rtol=1e-3, atol=2e-4)
@@ -235,11 +151,11 @@ def test_a_new_pose_stream_says_the_middle_frame_s_pose():
 def test_f_is_the_bidirectional_gru_at_the_middle_frame(reduced):
     stream = ImageStream(image_size=5, reduced=reduced, dim=6, layers=1)
     F = torch.randn(2, 5, 5)
-    p, seen = arrays(stream), F[1].double().numpy()
+    p, seen = oracle.arrays(stream), F[1].double().numpy()
     if reduced:
-        x = linear(p, "reduce", seen)
+        x = oracle.linear(p, "reduce", seen)
         seen = x * np.array([[(1 + math.erf(v / math.sqrt(2))) / 2 for v in row] for row in x])
-    expected = np.concatenate((gru(p, seen[:3], "l0"), gru(p, seen[:1:-1], "l0_reverse")))
+    expected = np.concatenate((oracle.gru(p, seen[:3], "l0"), oracle.gru(p, seen[:1:-1], "l0_reverse")))
     np.testing.assert_allclose(stream(stream.read_frames(F))[1].detach(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -260,12 +176,12 @@ def test_decoding_chains_the_blocks_and_lifts_by_equation_11(net):
     P, coarse = net.blocks[1](*net.blocks[0](P_0, P_0[:, net.nearest_joint], f), f)
     torch.testing.assert_close(decoded.pose, P - P[:, :1])
     torch.testing.assert_close(decoded.coarse, coarse)
-    p = arrays(net.upsample)
+    p = oracle.arrays(net.upsample)
     for n, v in enumerate(ids.tolist()):
         row = (p["A"] @ p["B"])[v]
         for corner, weight in zip(p["indices"][v].astype(int), p["weights"][v]):
             row[corner] += weight
-        codes = np.tanh(linear(p, "mlp1", f[1].double().numpy())).reshape(3, -1)  # MLP1(f)^T is its transpose
+        codes = np.tanh(oracle.linear(p, "mlp1", f[1].double().numpy())).reshape(3, -1)  # MLP1(f)^T is its transpose
         expected = row @ coarse[1].detach().double().numpy() + codes @ p["mlp2"][v]
         np.testing.assert_allclose(decoded.vertices[1, n].detach(), expected, rtol=1e-3, atol=1e-4)
 
