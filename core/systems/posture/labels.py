@@ -5,9 +5,9 @@ and the skin follows by linear blend skinning. B meshes, J joints, S shape coeff
 metres, relative to the pelvis.
 
 The text leaves the root open (its theta holds 23 joints). The reverse process must start from one fixed mesh, so the
-T-pose stands upright and faces the camera, and the root turns from there to the target along the shortest path. Its
-sense is a matter of chance for someone seen from behind; turning within `root_steps` of the T steps keeps the meshes
-that depend on it few.
+T-pose stands upright and faces the camera, and the root turns from there to the target along the shortest path. For
+someone seen from behind the sense of that turn is a matter of chance; done within `root_steps` of the T steps, few
+meshes depend on it.
 """
 
 from __future__ import annotations

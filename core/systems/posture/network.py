@@ -36,7 +36,8 @@ class PostureConfig:
     steps: int = 10
     """T of the paper: steps of the reverse process."""
     root_steps: int = 10
-    """The root's turn is done so many steps after the T-pose: `steps` treats it as any joint, 1 turns it at once."""
+    """The root's turn is done so many steps after the T-pose: `steps` treats it as any joint, 1 turns it at once,
+    which came out 10 mm worse (400 steps, without `tell_frame`)."""
     points: int = 81
     """P: points that the 2D mesh is made from."""
     mesh2d_dim: int = 512
@@ -54,8 +55,10 @@ class PostureConfig:
     cost for 64 of them."""
     frame_dim: int = 256
     """Size of the pooled feature of the frame, which Upsample's residuals are made from."""
-    tell_frame: bool = False
-    """Whether the decoder is told the pooled feature beside the 2D mesh, as in the paper's row "Baseline + FK"."""
+    tell_frame: bool = True
+    """Whether the decoder is told the pooled feature beside the 2D mesh, as in the paper's row "Baseline + FK". The
+    2D mesh alone, which is the paper's, holds nothing of what the detector says of depth: 21 mm of MPJPE worse after
+    400 steps of training (179 to 158 mm)."""
     upsample_rank: int = 16
     residual_rank: int = 16
 

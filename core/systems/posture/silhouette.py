@@ -2,7 +2,7 @@
 
 As in the Soft Rasterizer (Liu et al. 2019), a triangle covers a pixel by D = sigmoid(d / softness), d the signed
 distance from the pixel to its outline, and the mask is 1 - prod(1 - D). Each triangle is judged only within a square
-of pixels around its middle, just wide enough for the largest of them: hundreds of numbers in place of thousands.
+of pixels around it, of the least of a few widths that is enough: dozens of numbers in place of thousands.
 B meshes, n vertices, F' triangles, R x R pixels.
 """
 
@@ -16,11 +16,6 @@ REACH = 6.0
 """Times the softness: D beyond is below 0.0025 and left out."""
 WINDOWS = (6, 8, 10, 14, 20, 32)
 """Widths in pixels; larger triangles are judged on the whole picture."""
-
-
-def pixel_centres(resolution: int, extent: float, device: torch.device) -> Tensor:
-    """Centres [R] of the pixels along one axis of the square -extent..extent."""
-    return (torch.arange(resolution, device=device) + 0.5) * (2 * extent / resolution) - extent
 
 
 def render(mesh: Tensor, faces: Tensor, *, resolution: int, extent: float, softness_px: float) -> Tensor:
