@@ -65,7 +65,11 @@ def project_weakly(points: Tensor, camera: Tensor, ray: Tensor) -> Tensor:
 
 
 class IterativeRegressor(nn.Module):
-    """phi [B, F] -> Theta of the last round."""
+    """phi [B, F] -> Theta of the last round: two rectified layers with dropout, then one for each part of Theta.
+
+    The public SPIN regressor has no rectifiers, which makes Theta linear in phi; within TCMR that learned faster at
+    first and was 3 mm (MPJPE) behind after 1,600 steps (one run each).
+    """
 
     def __init__(self, feature_dim: int, hidden: int, start: BodyParameters, *, iterations: int, dropout: float):
         super().__init__()
