@@ -7,6 +7,7 @@ postures, P sources, Q targets, J joints, K keypoints, V' coarse vertices.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,4 +86,7 @@ def coefficients(sources: Tensor, targets: Tensor) -> Tensor:
     system[:, :P, :P] = normal + torch.diag_embed(held)
     system[:, P, :P] = system[:, :P, P] = 1
     right = torch.cat(((S.T @ Y / n).T, torch.ones(Y.shape[1], 1, dtype=torch.float64)), dim=1)
-    return torch.linalg.solve(system, right)[:, :P].float()
+    # numpy's: in a process that had done much else, torch 2.13's batched solve refused these systems ("Pivots given to
+    # lu_solve must all be greater or equal to 1")
+    solved = np.linalg.solve(system.numpy(), right.numpy()[..., None])[..., 0]
+    return torch.from_numpy(solved)[:, :P].float()
