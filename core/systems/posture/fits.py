@@ -86,7 +86,7 @@ def coefficients(sources: Tensor, targets: Tensor) -> Tensor:
     system[:, :P, :P] = normal + torch.diag_embed(held)
     system[:, P, :P] = system[:, :P, P] = 1
     right = torch.cat(((S.T @ Y / n).T, torch.ones(Y.shape[1], 1, dtype=torch.float64)), dim=1)
-    # numpy's: in a process that had done much else, torch 2.13's batched solve refused these systems ("Pivots given to
-    # lu_solve must all be greater or equal to 1")
+    # numpy's: torch 2.13's batched solve refused these systems in a process that had done much else ("Pivots given
+    # to lu_solve must all be greater or equal to 1")
     solved = np.linalg.solve(system.numpy(), right.numpy()[..., None])[..., 0]
     return torch.from_numpy(solved)[:, :P].float()
