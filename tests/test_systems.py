@@ -16,7 +16,6 @@ from core.errors import InputError, SetupError
 from core.models.checkpoint import load_network
 from core.models.config import from_dict
 from core.recover import METHODS
-from core.recover.systems import recover_by_system
 from core.rotation import axis_angle_to_matrix
 from core.systems import registry, training
 from core.systems.contract import image_features, take_windows
@@ -219,8 +218,8 @@ def test_a_track_is_recovered_whole_and_meets_the_picture(name, refine, body):
     truth = make_truth(body, count)
     track = replace(make_track(truth), features=np.zeros((count, 6), np.float16))
     sent, progress = [], []
-    motion = recover_by_system(
-        name, track, CAMERA, body, net=a_system(name, body), refine=refine,
+    motion = METHODS[name](
+        track, CAMERA, body, net=a_system(name, body), refine=refine,
         on_frames=sent.append, on_progress=lambda done, total: progress.append((done, total)),
     )  # fmt: skip
     assert len(motion) == count and sum(len(part) for part in sent) == count
@@ -235,8 +234,8 @@ def test_a_track_is_recovered_whole_and_meets_the_picture(name, refine, body):
 def test_a_stopped_recovery_returns_what_it_has(name, body):
     track = replace(make_track(make_truth(body, 80)), features=np.zeros((80, 6), np.float16))
     sent = []
-    motion = recover_by_system(
-        name, track, CAMERA, body, net=a_system(name, body), refine=False,
+    motion = METHODS[name](
+        track, CAMERA, body, net=a_system(name, body), refine=False,
         on_frames=sent.append, should_stop=lambda: len(sent) > 0,
     )  # fmt: skip
     assert 0 < len(motion) < 80
@@ -249,7 +248,7 @@ def test_every_system_is_a_method_and_says_what_is_missing(body, tmp_path, monke
 
     systems._shipped_network.cache_clear()
     with pytest.raises(SetupError, match="lmr.safetensors is missing"):
-        recover_by_system("lmr", make_track(make_truth(body, 4)), CAMERA, body)
+        METHODS["lmr"](make_track(make_truth(body, 4)), CAMERA, body)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -215,14 +215,13 @@ def _recoverers(args: argparse.Namespace, body) -> dict:
 def _recoverer_of(path: str, body):
     """The method of a network file."""
     from core.models.checkpoint import load_network, read_file
-    from core.recover.hyperbolic import recover_by_network
-    from core.recover.systems import recover_by_system
+    from core.recover import METHODS
     from core.systems.registry import load_system
 
     name = read_file(path)[1].get("system")
     if name is None:
-        return partial(recover_by_network, net=load_network(path, body))
-    return partial(recover_by_system, name, net=load_system(path, body))
+        return partial(METHODS["hyperbolic"], net=load_network(path, body))
+    return partial(METHODS[name], net=load_system(path, body))
 
 
 def _free_name(path: str, taken: dict) -> str:

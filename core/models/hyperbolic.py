@@ -66,6 +66,12 @@ def take_frames(values: Tensor, sequences: Tensor, frames: Tensor) -> Tensor:
     return values.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, flat.shape)
 
 
+def window_frames(count: int, mids: Tensor, window: int) -> Tensor:
+    """Frames [B, T] of the windows around mids [B] in a clip of `count`, t* = T // 2, edges repeated."""
+    offsets = torch.arange(-(window // 2), window - window // 2, device=mids.device)
+    return (mids[:, None] + offsets).clamp(0, count - 1)
+
+
 class HyperbolicNet(nn.Module):
     """See the module's docstring. `lift` runs the lifter on whole sequences, `recover` meshes for chosen frames."""
 
@@ -122,9 +128,7 @@ class HyperbolicNet(nn.Module):
 
     def window_indices(self, count: int, mids: Tensor) -> Tensor:
         """Frames of the windows of mid frames `mids` [B] in a clip of `count`, edges repeated -> [B, T]."""
-        half = self.config.window // 2
-        offsets = torch.arange(-half, self.config.window - half, device=mids.device)
-        return (mids[:, None] + offsets).clamp(0, count - 1)
+        return window_frames(count, mids, self.config.window)
 
     def start_mesh(self, lifted: Lifted, sequences: Tensor, mids: Tensor, rotmats: Tensor | None = None) -> Tensor:
         """M_0 [B, V', 3] of the frames (sequences [B], mids [B]); no gradient goes back through it.

@@ -14,14 +14,12 @@ refined later.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol
 
 from core.records import Camera, CameraMotion, Track
 from core.recover.fit import fit as recover_by_fit
 from core.recover.hyperbolic import recover_by_network
-from core.recover.systems import recover_by_system
-from core.systems.registry import SYSTEMS
+from core.recover.systems import SYSTEM_METHODS
 
 
 class Recoverer(Protocol):
@@ -38,8 +36,4 @@ class Recoverer(Protocol):
     ) -> CameraMotion: ...
 
 
-METHODS: dict[str, Recoverer] = {
-    "fit": recover_by_fit,
-    "hyperbolic": recover_by_network,
-    **{name: partial(recover_by_system, name) for name in SYSTEMS},
-}
+METHODS: dict[str, Recoverer] = {"fit": recover_by_fit, "hyperbolic": recover_by_network, **SYSTEM_METHODS}

@@ -13,12 +13,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.body import Body, load_body
 from core.errors import Cancelled
@@ -53,11 +53,11 @@ NETWORK_SHARE = 0.7
 """Of the time that network and refinement take together, on a CPU."""
 
 
-def never() -> bool:
+def _never() -> bool:
     return False
 
 
-def ignore(*_) -> None:
+def _ignore(*_) -> None:
     return None
 
 
@@ -67,6 +67,7 @@ class ReadClip(Protocol):
 
     def __call__(
         self,
+        net: nn.Module,
         track: Track,
         camera: Camera,
         *,
@@ -80,25 +81,28 @@ class ReadClip(Protocol):
 
 
 def recover_with(
-    read: ReadClip,
+    read_clip: ReadClip,
+    shipped: Callable[[], nn.Module],
     track: Track,
     camera: Camera,
     body,
     *,
     device: str = "cpu",
-    on_frames: Callable[[CameraMotion], None] = ignore,
-    should_stop: Callable[[], bool] = never,
-    on_progress: Callable[[int, int], None] = ignore,
+    on_frames: Callable[[CameraMotion], None] = _ignore,
+    should_stop: Callable[[], bool] = _never,
+    on_progress: Callable[[int, int], None] = _ignore,
+    net: nn.Module | None = None,
     refine: bool = REFINES_BY_DEFAULT,
-    on_rough: Callable[[CameraMotion], None] = ignore,
+    on_rough: Callable[[CameraMotion], None] = _ignore,
     known: CameraMotion | None = None,
 ) -> CameraMotion:
-    """Recover one track by a network; see `core.recover`.
+    """Recover one track by a network, `net` or else the shipped one; see `core.recover`.
 
     The network speaks the shipped body; for another body its rotations are kept, and the shape is the one whose
     bones are as long. With `refine` on_rough gets the network's frames and on_frames what they become; stopped before
     all are refined, the result goes on with the network's. Without it `known` is not used: the network starts over.
     """
+    read = partial(read_clip, (net or shipped()).to(device))
     settled = settle_readings(track)
     if not refine:
         return _by_network(read, settled, camera, body, device, on_frames, should_stop, on_progress)
@@ -127,7 +131,7 @@ def recover_with(
 
 
 def _by_network(
-    read: ReadClip,
+    read: Callable[..., tuple[Tensor | None, Iterator[Chunk]]],
     settled: Settled,
     camera: Camera,
     body,
@@ -136,7 +140,7 @@ def _by_network(
     should_stop: Callable[[], bool],
     on_progress: Callable[[int, int], None],
 ) -> CameraMotion:
-    """Steps 2 to 5."""
+    """Steps 2 to 5. read: a `ReadClip` of its network."""
     track, own = settled.track, own_body().to(device)
     ids = _fitted_vertices().to(device)
     try:

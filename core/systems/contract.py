@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from core.models.hyperbolic import take_frames
+from core.models.hyperbolic import take_frames, window_frames
 from core.models.inputs import INPUT_SIZE
 from core.skeleton import KEYPOINT_COUNT
 from core.train.batch import Batch
@@ -77,12 +77,6 @@ def image_features(inputs: Tensor, features: Tensor) -> Tensor:
     """
     embedding = functional.layer_norm(features.float(), features.shape[-1:])
     return torch.cat((embedding, inputs.flatten(-2).float()), dim=-1)
-
-
-def window_frames(count: int, mids: Tensor, window: int) -> Tensor:
-    """Frames [B, T] of the windows around mids [B] in a clip of `count`, t* = T // 2, edges repeated."""
-    offsets = torch.arange(-(window // 2), window - window // 2, device=mids.device)
-    return (mids[:, None] + offsets).clamp(0, count - 1)
 
 
 def take_windows(values: Tensor, sequences: Tensor, mids: Tensor, window: int) -> Tensor:

@@ -16,10 +16,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from core.models.hyperbolic import CoarseBody, take_frames
+from core.models.hyperbolic import CoarseBody, take_frames, window_frames
 from core.rotation import rotation_6d_to_matrix
 from core.skeleton import SHAPE_COUNT
-from core.systems.contract import KEYPOINT_NUMBERS, Estimate, image_features, window_frames
+from core.systems.contract import KEYPOINT_NUMBERS, Estimate, image_features
 from core.systems.kinematics import Kinematics
 from core.systems.lmr.parts import (
     JOINT_ORDER,

@@ -15,10 +15,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from core.models.hyperbolic import CoarseBody, take_frames
+from core.models.hyperbolic import CoarseBody, take_frames, window_frames
 from core.models.upsample import Upsample
 from core.skeleton import SHAPE_COUNT
-from core.systems.contract import KEYPOINT_NUMBERS, Estimate, image_features, window_frames
+from core.systems.contract import KEYPOINT_NUMBERS, Estimate, image_features
 from core.systems.pmce.coevolution import CoevolutionBlock
 from core.systems.pmce.encoder import ALL_CHANNELS, PAPER_CHANNELS, FrameTokens, ImageStream, Poses, PoseStream
 

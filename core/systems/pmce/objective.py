@@ -12,8 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from core.models.hyperbolic import take_frames
-from core.systems.contract import window_frames
+from core.models.hyperbolic import take_frames, window_frames
 from core.systems.pmce.network import Pmce
 from core.train.batch import Batch
 from core.train.losses import point_loss, surface_losses

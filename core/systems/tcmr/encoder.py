@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from core.models.hyperbolic import take_frames
-from core.systems.contract import window_frames
+from core.systems.contract import take_windows
 
 
 class Temporal(NamedTuple):
@@ -100,7 +99,6 @@ def encode_windows(
     Where a window is cut off by the clip's end, its edge frame stands in for those that are missing: at the first
     frame, the "past" is that frame itself.
     """
-    frames = window_frames(static.shape[1], mids, window)
-    g_all, g_past, g_future = encoder(take_frames(static, sequences[:, None], frames))
+    g_all, g_past, g_future = encoder(take_windows(static, sequences, mids, window))
     integrated, attention = integration(g_all, g_past, g_future)
     return Temporal(g_past, g_future, integrated, attention)
