@@ -7,7 +7,7 @@ import bpy
 from ..errors import RefitError
 from ..figures import chosen_figures
 from ..scene.refit import Refit, fit_bones
-from .polling import has_idle_figure
+from .polling import may_change_figure
 
 
 class HYPER_MOCAP_OT_fit_bones(bpy.types.Operator):
@@ -21,12 +21,7 @@ class HYPER_MOCAP_OT_fit_bones(bpy.types.Operator):
     @classmethod
     def poll(cls, context) -> bool:
         """Needs a figure, no running job, and nothing in edit mode."""
-        if not has_idle_figure(cls, context):
-            return False
-        if context.mode not in {"OBJECT", "POSE"}:
-            cls.poll_message_set("Leave edit mode first")
-            return False
-        return True
+        return may_change_figure(cls, context)
 
     def execute(self, context):
         """Fit every chosen figure."""

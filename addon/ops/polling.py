@@ -15,3 +15,14 @@ def has_idle_figure(operator: type, context) -> bool:
         operator.poll_message_set("There is no figure in the scene: recover a motion first")
         return False
     return True
+
+
+def may_change_figure(operator: type, context) -> bool:
+    """Return whether there is a figure, no job runs and nothing is in edit mode; `operator` gets the reason where
+    not."""
+    if not has_idle_figure(operator, context):
+        return False
+    if context.mode not in {"OBJECT", "POSE"}:
+        operator.poll_message_set("Leave edit mode first")
+        return False
+    return True

@@ -8,7 +8,7 @@ from bpy.props import BoolProperty, FloatProperty
 from ..figures import chosen_figures
 from ..scene.stature import cameras_beside, figures_beside, height_of, scale_figure, scale_way
 from ..wire import protocol
-from .polling import has_idle_figure
+from .polling import may_change_figure
 
 
 def figure_or_none(context) -> bpy.types.Object | None:
@@ -50,12 +50,7 @@ class HYPER_MOCAP_OT_set_height(bpy.types.Operator):
     @classmethod
     def poll(cls, context) -> bool:
         """Needs a figure, no running job, and nothing in edit mode."""
-        if not has_idle_figure(cls, context):
-            return False
-        if context.mode not in {"OBJECT", "POSE"}:
-            cls.poll_message_set("Leave edit mode first")
-            return False
-        return True
+        return may_change_figure(cls, context)
 
     def invoke(self, context, event):
         """Ask, starting from the height it has."""

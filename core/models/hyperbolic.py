@@ -66,6 +66,29 @@ def take_frames(values: Tensor, sequences: Tensor, frames: Tensor) -> Tensor:
     return values.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, flat.shape)
 
 
+def turn_joints(rotmats: Tensor, rest_joints: Tensor, parents: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Global rotations [B, J, 3, 3] and places [B, J, 3] of joints, the pelvis at the origin, from local rotations
+    [B, J, 3, 3] and joints at rest [B, J, 3]."""
+    rotations, positions = [rotmats[:, 0]], [torch.zeros_like(rest_joints[:, 0])]
+    for j, parent in enumerate(parents[1:], 1):
+        bone = rest_joints[:, j] - rest_joints[:, parent]
+        rotations.append(rotations[parent] @ rotmats[:, j])
+        positions.append(positions[parent] + (rotations[parent] @ bone[..., None])[..., 0])
+    return torch.stack(rotations, 1), torch.stack(positions, 1)
+
+
+def skin_by_joints(
+    rest: Tensor, rest_joints: Tensor, rotmats: Tensor, parents: tuple[int, ...], weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Vertices [B, n, 3] and joints [B, J, 3], the pelvis at the origin: linear blend skinning of vertices at rest
+    [B, n, 3] by weights [n, J]."""
+    R, positions = turn_joints(rotmats, rest_joints, parents)
+    t = positions - (R @ rest_joints[..., None])[..., 0]
+    blended = torch.einsum("vj,bjk->bvk", weights, torch.cat((R.flatten(2), t), dim=-1))
+    matrices, offsets = blended[..., :9].unflatten(-1, (3, 3)), blended[..., 9:]
+    return (matrices @ rest[..., None])[..., 0] + offsets, positions
+
+
 def window_frames(count: int, mids: Tensor, window: int) -> Tensor:
     """Frames [B, T] of the windows around mids [B] in a clip of `count`, t* = T // 2, edges repeated."""
     offsets = torch.arange(-(window // 2), window - window // 2, device=mids.device)
@@ -154,18 +177,8 @@ class HyperbolicNet(nn.Module):
 
     def skin_coarse(self, rotmats: Tensor, betas: Tensor) -> Tensor:
         """Coarse vertices of local rotations [B, J, 3, 3] and shape [B, S], pelvis at the origin -> [B, V', 3]."""
-        rest_joints = self.rest_joints(betas)
         rest = self.body_template + torch.einsum("vdk,bk->bvd", self.body_shapedirs, betas)
-        rotations, positions = [rotmats[:, 0]], [torch.zeros_like(rest_joints[:, 0])]
-        for j, parent in enumerate(self.parents[1:], 1):
-            bone = rest_joints[:, j] - rest_joints[:, parent]
-            rotations.append(rotations[parent] @ rotmats[:, j])
-            positions.append(positions[parent] + (rotations[parent] @ bone[..., None])[..., 0])
-        R = torch.stack(rotations, 1)  # [B, J, 3, 3]
-        t = torch.stack(positions, 1) - (R @ rest_joints[..., None])[..., 0]
-        blended = torch.einsum("vj,bjk->bvk", self.body_weights, torch.cat((R.flatten(2), t), dim=-1))
-        matrices, offsets = blended[..., :9].unflatten(-1, (3, 3)), blended[..., 9:]
-        return (matrices @ rest[..., None])[..., 0] + offsets
+        return skin_by_joints(rest, self.rest_joints(betas), rotmats, self.parents, self.body_weights)[0]
 
     def recover(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from core.models.hyperbolic import CoarseBody
+from core.models.hyperbolic import CoarseBody, turn_joints
 
 
 class Kinematics(nn.Module):
@@ -19,9 +19,4 @@ class Kinematics(nn.Module):
 
     def forward(self, rotmats: Tensor, betas: Tensor) -> Tensor:
         rest = self.joints + torch.einsum("jdk,bk->bjd", self.shapedirs, betas)
-        turned, places = [rotmats[:, 0]], [torch.zeros_like(rest[:, 0])]
-        for j, parent in enumerate(self.parents[1:], 1):
-            bone = rest[:, j] - rest[:, parent]
-            turned.append(turned[parent] @ rotmats[:, j])
-            places.append(places[parent] + (turned[parent] @ bone[..., None])[..., 0])
-        return torch.stack(places, 1)
+        return turn_joints(rotmats, rest, self.parents)[1]

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.models.hyperbolic import CoarseBody
+from core.models.hyperbolic import CoarseBody, skin_by_joints
 from core.rotation import axis_angle_to_matrix
 from core.skeleton import JOINT_NAMES, KEYPOINT_NAMES
-from core.systems.kinematics import Kinematics
 
 EXAMPLES = 256
 SPREAD = 0.35
@@ -37,17 +36,10 @@ STAND_INS = {
 
 def skin(body: CoarseBody, rotmats: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
     """Vertices [B, V', 3] and joints [B, J, 3] of local rotations [B, J, 3, 3] and shape [B, S], pelvis at 0."""
-    joints = Kinematics(body)(rotmats, betas)
-    turned = [rotmats[:, 0]]
-    for j, parent in enumerate(body.parents[1:], 1):
-        turned.append(turned[parent] @ rotmats[:, j])
-    R = torch.stack(turned, 1)
     count = betas.shape[1]
     rest_joints = body.joints + torch.einsum("jdk,bk->bjd", body.joint_shapedirs[..., :count], betas)
     rest = body.template + torch.einsum("vdk,bk->bvd", body.shapedirs[..., :count], betas)
-    t = joints - (R @ rest_joints[..., None])[..., 0]
-    blended = body.weights @ torch.cat((R.flatten(2), t), dim=-1)  # [B, V', 12]
-    return (blended[..., :9].unflatten(-1, (3, 3)) @ rest[..., None])[..., 0] + blended[..., 9:], joints
+    return skin_by_joints(rest, rest_joints, rotmats, body.parents, body.weights)
 
 
 def example_postures(body: CoarseBody) -> tuple[Tensor, Tensor]:
