@@ -135,11 +135,16 @@ class Stages:
         )
 
     def recoverer(self, method: str, *, refine: bool = REFINES_BY_DEFAULT) -> Callable[..., CameraMotion]:
-        """Return the recovery method, told whether to refine if it can. InputError names the methods there are."""
+        """Return the recovery method, its weights read, told whether to refine if it can.
+
+        InputError names the methods there are, SetupError a file of weights that is missing or damaged.
+        """
         from core.recover import METHODS
+        from core.recover.shipped import read_weights
 
         if method not in METHODS:
             raise InputError(f"Unknown method {method!r}: use one of {', '.join(sorted(METHODS))}")
+        read_weights(method, refine=refine)
         recover = METHODS[method]
         can_refine = "refine" in inspect.signature(recover).parameters
         return partial(recover, refine=refine) if can_refine else recover

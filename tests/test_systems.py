@@ -244,9 +244,9 @@ def test_a_stopped_recovery_returns_what_it_has(name, body):
 def test_every_system_is_a_method_and_says_what_is_missing(body, tmp_path, monkeypatch):
     assert set(SYSTEMS) < set(METHODS)
     monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
-    from core.recover import systems
+    from core.recover.shipped import shipped_network
 
-    systems._shipped_network.cache_clear()
+    shipped_network.cache_clear()
     with pytest.raises(SetupError, match="lmr.safetensors is missing"):
         METHODS["lmr"](make_track(make_truth(body, 4)), CAMERA, body)
 

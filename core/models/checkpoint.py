@@ -23,6 +23,7 @@ from core.skeleton import JOINT_NAMES, KEYPOINT_NAMES
 
 FORMAT = "hyper-mocap-network-2"
 """1 had no faces of the coarse mesh."""
+REMEDY = "install Hyper Mocap again, or write the file again if it is your own"
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
@@ -56,13 +57,13 @@ def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError) as error:
-        raise SetupError(f"{path} is not a readable network file: {error}") from error
+        raise SetupError(f"{path} is not a readable network file: {error}; {REMEDY}") from error
     if metadata.get("format") != FORMAT:
-        raise SetupError(f"{path} is not a network of this version (expected {FORMAT})")
+        raise SetupError(f"{path} is not a network of this version (expected {FORMAT}); {REMEDY}")
     if metadata["joints"] != ",".join(JOINT_NAMES) or metadata["keypoints"] != ",".join(KEYPOINT_NAMES):
         raise SetupError(f"{path} was trained for other joints or keypoints")
     if metadata["sha256"] != _digest(tensors):
-        raise SetupError(f"{path} is damaged: its checksum does not match; install it again")
+        raise SetupError(f"{path} is damaged: its checksum does not match; {REMEDY}")
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, metadata
 
 

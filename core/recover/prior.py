@@ -7,6 +7,7 @@ of mixtures for robust robot mapping", RSS 2012: max-mixtures).
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,9 +48,9 @@ def load_prior(path: str | None = None) -> PosePrior:
     """Read the mixture; None is the shipped file. Raises SetupError where it is missing or of another layout."""
     source = Path(path) if path else PRIOR_FILE
     try:
-        with np.load(source, allow_pickle=False) as archive:
+        with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             weights, means, factors = (archive[name].astype(np.float64) for name in ("weights", "means", "factors"))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise SetupError(
             f"The pose prior {source.name} cannot be read ({error}); install the extension again"
         ) from error
