@@ -1,4 +1,4 @@
-"""The command line through main(argv), with doubles of the stages: exit codes, report, bar, resuming, stopping."""
+"""The command line through main(argv), with doubles of the stages: exit codes, report, resuming, wrong use."""
 
 from __future__ import annotations
 
@@ -6,26 +6,18 @@ import argparse
 import importlib
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from core import __main__ as command
-from core import pipeline, result
-from core.cli import doctor
-from core.cli.console import Console, duration
+from core import pipeline
 from core.errors import BodyFileError
 from core.finished import finished_results
 from core.protocol import REFINES_BY_DEFAULT, SMOOTHING_LIMBS
 from core.version import VERSION
+from tests.cli_support import ROOT, call
 from tests.engine_doubles import FakeStages
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -41,10 +33,6 @@ def video(tmp_path) -> str:
     path = tmp_path / "walk.mp4"
     path.write_bytes(os.urandom(2000))
     return str(path)
-
-
-def call(*argv: object) -> int:
-    return command.main([str(word) for word in argv])
 
 
 def test_recover_writes_results_and_says_so(stages, video, tmp_path, capsys):
@@ -221,163 +209,6 @@ def test_serve_without_token_is_one_line(capsys, monkeypatch):
     monkeypatch.delenv("HYPER_MOCAP_TOKEN", raising=False)
     assert call("serve", "--port", 1234) == 1
     assert "started by the add-on" in capsys.readouterr().err
-
-
-def test_interrupting_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
-    """A real process and a real Ctrl-C."""
-    video = tmp_path / "walk.mp4"
-    video.write_bytes(os.urandom(2000))
-    script = (
-        "import sys; from core import pipeline, __main__ as m; from tests.engine_doubles import FakeStages\n"
-        "fake = FakeStages(frames=400, delay_s=float(sys.argv.pop(1))); pipeline.Stages = lambda: fake\n"
-        "code = m.main(sys.argv[1:]); print('recovered', len(fake.recovered)); sys.exit(code)\n"
-    )
-    report = tmp_path / "report.json"
-    words = ["recover", str(video), "-o", str(tmp_path / "out"), "--json", str(report)]
-
-    def start(delay: float, *more: str) -> subprocess.Popen:
-        command = [sys.executable, "-c", script, str(delay), *words, *more]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    process = start(0.01)
-    cache, end = tmp_path / "out" / ".hyper_mocap_cache", time.monotonic() + 20
-    while not list(cache.glob("*/*_0-*")):
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=5)
-    assert process.returncode == 130
-    assert "stopped: 1 partial result(s) written; --resume goes on from here" in err and "Traceback" not in err
-    done = len(result.read_result(tmp_path / "out" / "walk_person0.npz"))
-    assert 20 <= done < 400
-    assert json.loads(report.read_text())["videos"][0]["status"] == "stopped"
-
-    process = start(0.0, "--resume")
-    out, err = process.communicate(timeout=20)
-    assert process.returncode == 0, err
-    # The double starts over within a person; frames that were done are taken from the cache, not from it.
-    motion = result.read_result(tmp_path / "out" / "walk_person0.npz")
-    assert motion.frames.tolist() == list(range(400)) and motion.extra["is_complete"]
-    summary = json.loads(report.read_text())["videos"][0]["summary"]
-    assert summary["reused_frames"]["recover"] == done
-    assert not cache.exists()
-
-
-def test_killed_process_leaves_whole_chunks_and_no_result(tmp_path):
-    video = tmp_path / "walk.mp4"
-    video.write_bytes(os.urandom(2000))
-    script = (
-        "import os, signal, sys; from core import pipeline, __main__ as m\n"
-        "from tests.engine_doubles import FakeStages\n"
-        "class Deadly(FakeStages):\n"
-        "    def to_motion(self, motion, *rest):\n"
-        "        if motion.frames[0] >= 60: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "        return super().to_motion(motion, *rest)\n"
-        "pipeline.Stages = Deadly; m.main(sys.argv[1:])\n"
-    )
-    command = [sys.executable, "-c", script, "recover", str(video), "-o", str(tmp_path / "out")]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30)
-    assert process.returncode == -signal.SIGKILL
-    assert not list((tmp_path / "out").glob("*.npz"))
-    options = pipeline.JobOptions(out_dir=str(tmp_path / "out"), resume=True)
-    done = pipeline.run(str(video), options, lambda message: None, stages=FakeStages())
-    assert done.summary["reused_frames"]["recover"] == 60 and len(done.results) == 1
-
-
-class Terminal:
-    """A stream that claims to be a terminal."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> None:
-        self.text += text
-
-    def flush(self) -> None:
-        return None
-
-    def isatty(self) -> bool:
-        return True
-
-
-def test_bar_is_redrawn_in_place_and_removed(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
-    out, err = Terminal(), Terminal()
-    console = Console(out, err)
-    console.bar("walk.mp4", 0.25, "recover 10/40  ETA 0:03")
-    console.bar("walk.mp4", 0.5, "x")
-    assert "\n" not in err.text and err.text.count("\r") == 2
-    assert "[######------------------]  25%" in err.text and "[############------------]  50%" in err.text
-    console.line("done")
-    assert err.text.endswith("\r") and out.text == "done\n"
-
-
-def test_bar_without_terminal_is_a_line_now_and_then(capsys, monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr("core.cli.console.time.monotonic", lambda: now[0])
-    console = Console(sys.stdout, sys.stderr)
-    for i in range(50):
-        now[0] += 0.5
-        console.bar("walk.mp4", i / 50, "recover")
-    assert capsys.readouterr().err == "walk.mp4   38%  recover\nwalk.mp4   78%  recover\n"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(-1, "?"), (0.4, "0:00"), (65.2, "1:05"), (3661, "1:01:01"), (59.7, "1:00")]
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("version", "wanted", "is_right"),
-    [
-        ("2.13.0+cpu", "==2.13.0", True),
-        ("2.12.1", "==2.13.0", False),
-        ("2.4.6", ">=2.0,<3", True),
-        ("3.0.0", ">=2.0,<3", False),
-        ("2.0", "==2.0.0", True),
-        ("5.0.0.93", ">=4.10", True),
-        ("4.9.1", ">=4.10", False),
-        ("1.0", "", True),
-    ],
-)
-def test_version_conditions(version, wanted, is_right):
-    assert doctor.satisfies(version, wanted) is is_right
-
-
-def test_doctor_names_what_is_missing_and_the_command(monkeypatch, tmp_path, capsys):
-    requirements = tmp_path / "requirements.txt"
-    requirements.write_text("# a comment\nnumpy>=1.0\nno-such-package-anywhere==1.0\n")
-    monkeypatch.setattr(doctor, "REQUIREMENTS", requirements)
-    assert call("doctor") == 1
-    out = capsys.readouterr().out
-    assert "BAD no-such-package-anywhere" in out and "ok  numpy" in out
-    assert f'To mend: "{sys.executable}" -m pip install -r "{requirements}"' in out
-    assert call("doctor", "--json") == 1
-    report = json.loads(capsys.readouterr().out)
-    assert not report["is_fine"] and any(f["subject"] == "numpy" and f["is_fine"] for f in report["findings"])
-
-
-def test_weights_are_compared_with_the_readme(tmp_path):
-    import hashlib
-
-    from core.weights import inspect_weights
-
-    good, bad = b"good", b"bad"
-    (tmp_path / "body_neutral.npz").write_bytes(good)
-    (tmp_path / "blazepose.safetensors").write_bytes(bad)
-    digest = hashlib.sha256(good).hexdigest()
-    (tmp_path / "README.md").write_text(
-        f"| file | sha256 |\n| `body_neutral.npz` | {digest} |\n| `blazepose.safetensors` | `{digest}` |\n"
-        f"| `extra.npz` | {digest} |\n"
-    )
-    found = {f.name: f.problem for f in inspect_weights(tmp_path)}
-    assert found["body_neutral.npz"] == ""
-    assert found["blazepose.safetensors"] == "not the file that weights/README.md lists"
-    assert found["pose_prior.npz"] == "missing" and found["extra.npz"] == "missing"
-    remedies = {f.name: f.remedy for f in inspect_weights(tmp_path)}
-    assert remedies["body_neutral.npz"] == "install Hyper Mocap again", "no source beside it"
 
 
 def test_version_is_the_projects():

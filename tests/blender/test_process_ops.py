@@ -1,19 +1,15 @@
-"""Operators in a Blender without a window: registration, clips, jobs, people, results."""
+"""Operators in a Blender without a window: registration, jobs, people, results."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import bpy
 import numpy as np
 import process_support as support
 import pytest
 
-from addon.videos import portable, video_path
-from addon.wire import protocol
 from tests.fake_engine import heard
 from tests.fake_motion import skin, walk
 
@@ -53,169 +49,6 @@ def test_a_tick_takes_a_share_of_what_blender_takes(addon, monkeypatch) -> None:
     runtime._served_at = 0.0
     assert runtime._budget_s() == 0.006, "the first of a job"
     assert all(got == pytest.approx(expected) for got, expected in budgets)
-
-
-class Layout:
-    """Notes what is drawn; every part of it is itself."""
-
-    def __init__(self) -> None:
-        self.drawn = []
-
-    def prop(self, _owner, name: str, **_options) -> None:
-        self.drawn.append(name)
-
-    def panel(self, *_arguments, **_options):
-        return self, None
-
-    def __getattr__(self, _name: str):
-        return lambda *_arguments, **_options: self
-
-
-def test_the_panel_offers_the_qualities_and_the_job_gets_the_choice(addon) -> None:
-    """The engine's own list is read from its source, as this Python cannot import it."""
-    from addon.batch_options import QUALITIES as of_batch
-    from addon.ops.recover_motion import collect_job_options
-    from addon.ui.panels import HYPER_MOCAP_PT_recover
-
-    settings = bpy.context.scene.hyper_mocap
-    prop = settings.bl_rna.properties["quality"]
-    tree = ast.parse((Path(__file__).parents[2] / "core" / "options.py").read_text())
-    [known] = [n.value for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "QUALITIES"]
-    names = [item.identifier for item in prop.enum_items]
-    assert tuple(names) == ast.literal_eval(known) == of_batch and prop.default == "standard"
-    assert all(item.description for item in prop.enum_items)
-    assert collect_job_options(settings, None)["quality"] == "standard"
-    settings.quality = "high"
-    assert collect_job_options(settings, None)["quality"] == "high"
-    settings.method = "fit"
-    layout = Layout()
-    panel = SimpleNamespace(layout=layout, _draw_engine=lambda *_: None)
-    HYPER_MOCAP_PT_recover.draw(panel, bpy.context)
-    assert "refine" not in layout.drawn
-    assert layout.drawn.index("people") < layout.drawn.index("quality") < layout.drawn.index("mode")
-
-
-def test_refining_is_offered_for_the_methods_that_know_it(addon) -> None:
-    from addon.ops.recover_motion import collect_job_options
-    from addon.ui.panels import HYPER_MOCAP_PT_recover
-
-    settings = bpy.context.scene.hyper_mocap
-    assert settings.refine is protocol.REFINES_BY_DEFAULT
-    for value in (True, False):
-        settings.refine = value
-        assert collect_job_options(settings, None)["refine"] is value
-    for method, is_offered in (("fit", False), ("hyperbolic", True)):
-        layout = Layout()
-        context = SimpleNamespace(scene=SimpleNamespace(hyper_mocap=SimpleNamespace(method=method)))
-        panel = SimpleNamespace(layout=layout, _draw_engine=lambda *_: None)
-        HYPER_MOCAP_PT_recover.draw(panel, context)
-        assert ("refine" in layout.drawn) is is_offered, method
-
-
-def test_each_part_of_the_figure_gets_its_share_of_the_smoothing(addon) -> None:
-    from addon.ops.recover_motion import collect_job_options
-    from addon.properties import SMOOTHING_PARTS
-    from addon.ui.panels import HYPER_MOCAP_PT_recover
-
-    parts = [limb for name in SMOOTHING_PARTS for limb in protocol.SMOOTHING_LIMBS[name]]
-    assert sorted(parts) == sorted(name for name, limbs in protocol.SMOOTHING_LIMBS.items() if limbs == (name,))
-    settings = bpy.context.scene.hyper_mocap
-    assert "smoothing_by_limb" not in collect_job_options(settings, None)
-    settings.smoothing, settings.smoothing_arms, settings.smoothing_torso, settings.smoothing_root = 0.1, 0, 1.5, 100
-    assert collect_job_options(settings, None)["smoothing_by_limb"] == {"arms": 0.0, "torso": 0.15, "root": 5.0}
-    layout = Layout()
-    HYPER_MOCAP_PT_recover._draw_smoothing(None, layout, settings)
-    assert layout.drawn == [f"smoothing_{part}" for part in ("arms", "legs", "torso", "head", "root")]
-
-
-def test_feet_are_locked_unless_told_otherwise(addon) -> None:
-    from addon.ops.recover_motion import collect_job_options
-    from addon.ui.panels import HYPER_MOCAP_PT_recover
-
-    settings = bpy.context.scene.hyper_mocap
-    assert collect_job_options(settings, None)["lock_feet"] is True
-    settings.lock_feet = False
-    assert collect_job_options(settings, None)["lock_feet"] is False
-    layout = Layout()
-    HYPER_MOCAP_PT_recover.draw(SimpleNamespace(layout=layout, _draw_engine=lambda *_: None), bpy.context)
-    assert "lock_feet" in layout.drawn
-
-
-def test_a_panning_camera_is_told(addon) -> None:
-    from addon.ops.recover_motion import collect_job_options
-
-    settings = bpy.context.scene.hyper_mocap
-    assert collect_job_options(settings, None)["panning"] is False
-    settings.panning = True
-    assert collect_job_options(settings, None)["panning"] is True
-
-
-def test_import_video_tells_the_clip(addon, tmp_path: Path) -> None:
-    scene = bpy.context.scene
-    scene.frame_start = 11
-    path = support.import_clip(tmp_path, width=128, height=96, frames=49, rate=48)
-    settings = scene.hyper_mocap
-    assert Path(video_path(settings)) == path
-    assert (settings.video_width, settings.video_height, settings.video_frames) == (128, 96, 49)
-    assert settings.video_fps == pytest.approx(48.0)
-    assert (settings.frame_first, settings.frame_last) == (1, 49)
-    assert scene.frame_end == 11 + 24  # one second, at the scene's 24
-
-
-def test_import_video_refuses_what_is_none(addon, tmp_path: Path) -> None:
-    text = tmp_path / "notes.mp4"
-    text.write_text("no video")
-    with pytest.raises(RuntimeError, match="cannot read notes.mp4"):
-        bpy.ops.hyper_mocap.import_video(filepath=str(text))
-    with pytest.raises(RuntimeError, match="There is no file"):
-        bpy.ops.hyper_mocap.import_video(filepath=str(tmp_path / "nothing.mp4"))
-    assert bpy.context.scene.hyper_mocap.clip is None and not bpy.data.movieclips
-
-
-@pytest.mark.parametrize("saved_first", [True, False])
-def test_the_video_is_found_when_it_moves_with_the_file(addon, tmp_path: Path, saved_first: bool) -> None:
-    from addon.figures import hide_figures
-
-    (tmp_path / "a" / "clips").mkdir(parents=True)
-    blend, preferences = tmp_path / "a" / "shot.blend", bpy.context.preferences.filepaths
-    assert preferences.use_relative_paths, "Blender's default"
-    if saved_first:
-        bpy.ops.wm.save_as_mainfile(filepath=str(blend))
-    path = support.import_clip(tmp_path / "a" / "clips")
-    if saved_first:
-        assert bpy.context.scene.hyper_mocap.clip.filepath == f"//clips/{path.name}"
-        made = bpy.data.collections.new("Made")
-        made["hyper_mocap_video"] = portable(str(path))
-        bpy.context.scene.collection.children.link(made)
-    bpy.ops.wm.save_as_mainfile(filepath=str(blend), relative_remap=True)
-    (tmp_path / "a").rename(tmp_path / "b")
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "b" / "shot.blend"))
-    settings = bpy.context.scene.hyper_mocap
-    moved = tmp_path / "b" / "clips" / path.name
-    assert Path(video_path(settings)) == moved
-    assert hide_figures(bpy.context.view_layer, str(moved)) == (["Made"] if saved_first else [])
-    settings.clip.filepath = str(path)
-    assert Path(video_path(settings)) == path, "gone, and not beside the file"
-    moved.rename(tmp_path / "b" / path.name)
-    assert Path(video_path(settings)) == tmp_path / "b" / path.name
-
-
-def test_absolute_paths_stay_where_they_are_preferred(addon, tmp_path: Path) -> None:
-    bpy.context.preferences.filepaths.use_relative_paths = False
-    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
-    path = support.import_clip(tmp_path)
-    assert bpy.context.scene.hyper_mocap.clip.filepath == str(path)
-    bpy.context.preferences.filepaths.use_relative_paths = True
-
-
-def test_scene_takes_the_clips_rate(addon, tmp_path: Path) -> None:
-    assert not bpy.ops.hyper_mocap.set_scene_fps.poll()
-    support.import_clip(tmp_path, frames=61, rate=30000, scale=1001)
-    assert bpy.ops.hyper_mocap.set_scene_fps() == {"FINISHED"}
-    render = bpy.context.scene.render
-    assert (render.fps, round(render.fps_base, 6)) == (30, 1.001)
-    assert bpy.context.scene.frame_end == 61
-    assert not bpy.ops.hyper_mocap.set_scene_fps.poll()
 
 
 def test_a_job_writes_keys_that_pose_the_body(addon, runtime, monkeypatch, tmp_path: Path) -> None:
@@ -375,39 +208,6 @@ def test_every_job_has_result_files_of_its_own(addon, monkeypatch, tmp_path: Pat
     assert options["resume"] is True and options["cache_dir"] == str(tmp_path / "results" / ".hyper_mocap_cache")
 
 
-def test_a_message_is_broken_by_the_width_it_is_drawn_with(addon) -> None:
-    import blf
-
-    from addon.ops.build_engine import OFFLINE
-    from addon.ui.drawing import draw_message
-
-    class Column(Layout):
-        def label(self, text: str, icon: str) -> None:
-            self.drawn.append((text, icon))
-
-    layout, preferences = Column(), bpy.context.preferences
-    draw_message(layout, OFFLINE, 200.0, icon="ERROR")
-    blf.size(0, preferences.ui_styles[0].widget.points * preferences.system.ui_scale)
-    assert all(blf.dimensions(0, text)[0] <= 200 for text, _icon in layout.drawn)
-    assert " ".join(text for text, _icon in layout.drawn) == OFFLINE
-    assert [icon for _text, icon in layout.drawn] == ["ERROR"] + ["BLANK1"] * (len(layout.drawn) - 1)
-
-
-def context_with(**others) -> SimpleNamespace:
-    """What operators read of the context, and stand-ins for what only a window has."""
-    names = ("scene", "view_layer", "selected_objects", "active_object")
-    return SimpleNamespace(**{name: getattr(bpy.context, name) for name in names}, **others)
-
-
-def asked(operator: str, **before) -> tuple[set, SimpleNamespace]:
-    """Invoke an operator's class by hand: what it returned, and itself with what it was told and asked."""
-    module = importlib.import_module(f"addon.ops.{operator}")
-    [cls] = [value for name, value in vars(module).items() if name.endswith(f"_OT_{operator}")]
-    it = SimpleNamespace(**before, title="", reports=[], execute=lambda _context: {"CANCELLED"})
-    manager = SimpleNamespace(invoke_props_dialog=lambda it, title="": (setattr(it, "title", title), {"ASKED"})[1])
-    return cls.invoke(it, context_with(window_manager=manager), None), it
-
-
 def test_the_viewport_looks_through_the_figures_camera_and_back(addon, monkeypatch, tmp_path: Path) -> None:
     window = bpy.context.window
     area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
@@ -438,30 +238,3 @@ def test_the_viewport_looks_through_the_figures_camera_and_back(addon, monkeypat
     bpy.ops.object.select_all(action="DESELECT")
     scene.camera = own
     assert press() == "CAMERA" and scene.camera == second, "the one that is to be seen"
-
-
-def test_smoothing_and_height_are_asked_for(addon, monkeypatch, tmp_path: Path) -> None:
-    support.use_engine(monkeypatch, tmp_path, frames=16, people=2)
-    support.import_clip(tmp_path, frames=16)
-    support.recover()
-    answer, it = asked("smooth_motion", seconds=0.2)
-    assert (answer, it.seconds) == ({"ASKED"}, 0.2)
-    bpy.ops.hyper_mocap.smooth_motion(seconds=0.35)
-    assert asked("smooth_motion", seconds=0.2)[1].seconds == pytest.approx(0.35)
-    answer, it = asked("set_height", height=0.0)
-    assert (answer, it.title) == ({"ASKED"}, "Height of Person 1") and 1.0 < it.height < 2.5
-    bpy.ops.object.select_all(action="DESELECT")
-    bpy.context.view_layer.objects.active = None
-    assert asked("set_height", height=0.0)[0] == {"CANCELLED"}, "of two, nobody is meant: nothing to ask"
-
-
-def test_an_empty_file_is_offered_the_clips_frame_rate(addon) -> None:
-    from addon.ops.import_video import HYPER_MOCAP_OT_import_video as Import
-
-    for is_animated in (False, True):
-        if is_animated:
-            bpy.data.actions.new("Walk")
-        it = SimpleNamespace(use_frame_rate=is_animated)
-        manager = SimpleNamespace(fileselect_add=lambda _operator: None)
-        assert Import.invoke(it, context_with(window_manager=manager), None) == {"RUNNING_MODAL"}
-        assert it.use_frame_rate is not is_animated
