@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.result import AtomicFile
+from core.atomic import AtomicFile
 from core.version import VERSION
 
 LOG = logging.getLogger(__name__)

@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 
 from core import stream
+from core.atomic import AtomicFile
 from core.errors import Cancelled, InputError, OutputError
 from core.raster import draw_mesh
 from core.records import Camera, Motion
-from core.result import AtomicFile, ensure_writable, explain_output_errors, read_result
+from core.result import ensure_writable, explain_output_errors, read_result
 from core.stages import Stages
 
 COLORS = ((196, 154, 96), (96, 150, 214), (120, 190, 120), (190, 120, 190), (90, 190, 200), (150, 150, 150))

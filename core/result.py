@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 import shutil
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
+from core.atomic import AtomicFile
 from core.errors import InputError, OutputError
 from core.records import Camera, Motion
 from core.skeleton import SHAPE_COUNT
@@ -111,36 +110,6 @@ def explain_output_errors(path: Path) -> Iterator[None]:
         else:
             text = f"Cannot write to {path}: {error.strerror or error}"
         raise OutputError(text) from error
-
-
-class AtomicFile:
-    """Context manager: a binary file that takes its name only if the block ends well, else leaves no trace."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex[:8]}.tmp")
-        self._file = None
-
-    def __enter__(self):
-        self._file = self._temporary.open("wb")
-        return self._file
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        is_complete = False
-        try:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-            self._file.close()
-            if kind is None:
-                os.replace(self._temporary, self._path)
-                is_complete = True
-        finally:
-            if not is_complete:
-                with contextlib.suppress(OSError):
-                    self._file.close()
-                with contextlib.suppress(OSError):
-                    self._temporary.unlink()
 
 
 def write_result(

@@ -24,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and tell."""
+    from core.atomic import AtomicFile
     from core.bench import describe, measure
-    from core.result import AtomicFile, explain_output_errors
+    from core.result import explain_output_errors
 
     console: Console = args.console
     report = measure(

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.atomic import AtomicFile
 from core.cli.console import Console, duration
 from core.cli.videos import find_videos
 from core.errors import HyperMocapError, InputError
@@ -30,7 +31,7 @@ from core.protocol import (
     read_heights,
     read_pairs,
 )
-from core.result import AtomicFile, ensure_writable, explain_output_errors, stem_of
+from core.result import ensure_writable, explain_output_errors, stem_of
 from core.version import VERSION
 
 LOG = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from core.atomic import AtomicFile
 from core.body import Body
 from core.errors import SetupError
 from core.models.coarse_body import known_coarse_body
@@ -44,10 +45,8 @@ def write_file(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str,
         "keypoints": ",".join(KEYPOINT_NAMES),
         "sha256": _digest(kept),
     }
-    partial = Path(path).with_name(Path(path).name + ".part")
-    save_file(kept, partial, metadata=metadata)
-    partial.chmod(0o644)
-    partial.replace(path)
+    with AtomicFile(path) as file:
+        file.write(save(kept, metadata=metadata))
 
 
 def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.atomic import AtomicFile
 from core.errors import InputError
 from core.skeleton import SHAPE_COUNT
 
@@ -60,11 +61,8 @@ def write_shard(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
 
 def save_arrays(path: str | Path, version: int, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays and `version` as one .npz that appears whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as out:
+    with AtomicFile(path) as out:
         np.savez(out, version=np.int32(version), **arrays)
-    partial.replace(path)
 
 
 def read_shard(path: str | Path) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.atomic import AtomicFile
 from core.errors import InputError
 from core.synth.splits import SPLITS
 
@@ -68,8 +69,7 @@ def write_bank(path: str | Path, bank: MotionBank) -> None:
     if np.abs(change).max() > np.iinfo(np.int16).max:
         raise InputError("a clip moves too far from its middle to be stored")
     bits = np.ascontiguousarray(change.T.astype(np.int16)).view(np.uint8).reshape(change.shape[1], -1, 2)
-    partial = Path(path).with_name(Path(path).name + ".part")
-    with partial.open("wb") as out:
+    with AtomicFile(path) as out:
         np.savez_compressed(
             out,
             version=np.int32(VERSION),
@@ -83,7 +83,6 @@ def write_bank(path: str | Path, bank: MotionBank) -> None:
             split=np.array(bank.split),
             leg_length=np.float64(bank.leg_length),
         )
-    partial.replace(path)
 
 
 def read_bank(path: str | Path) -> MotionBank:
