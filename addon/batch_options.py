@@ -14,7 +14,6 @@ from .scene.options import MODES, VERTEX_MODES
 from .wire import protocol
 
 FORMATS = ("fbx", "glb", "blend", "npz")
-QUALITIES = ("draft", "standard", "high")
 VIDEO_SUFFIXES = protocol.VIDEO_SUFFIXES
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .tif .tiff .bmp .webp".split())
 """A folder without videos that holds images is one clip."""
@@ -34,7 +33,7 @@ class BatchOptions:
     device: str = "auto"
     person: str | tuple[int, ...] = "all"
     max_people: int = 4
-    smoothing_s: float = 0.03
+    smoothing_s: float = protocol.DEFAULT_SMOOTHING_S
     smoothing_by_limb: dict[str, float] = field(default_factory=dict)
     """Seconds of those who differ, by a key of protocol.SMOOTHING_LIMBS."""
     lock_feet: bool = True
@@ -92,7 +91,8 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, metavar="N", help="clips at the same time, each in its own Blender")
     meaning = f"how the body is recovered (default {protocol.DEFAULT_METHOD})"
     add("--method", default=protocol.DEFAULT_METHOD, choices=sorted(METHODS), help=meaning)
-    add("--quality", default="standard", choices=QUALITIES, help="draft is faster, high is calmer (default standard)")
+    meaning = "draft is faster, high is calmer (default standard)"
+    add("--quality", default="standard", choices=protocol.QUALITIES, help=meaning)
     refining = argparse.BooleanOptionalAction
     word = "--refine" if protocol.REFINES_BY_DEFAULT else "--no-refine"
     meaning = f"move a network's motion onto the footage; method fit always does (default {word})"
@@ -100,7 +100,9 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--person", default="all", metavar="WHO", help='"all", or numbers of people such as 0,2')
     add("--max-people", type=int, default=4, metavar="N", help="most people to look for (default 4)")
-    add("--smoothing", type=float, default=0.03, metavar="S", help="smoothing in seconds (default 0.03, 0 is none)")
+    usual = protocol.DEFAULT_SMOOTHING_S
+    meaning = f"smoothing in seconds (default {usual:g}, 0 is none)"
+    add("--smoothing", type=float, default=usual, metavar="S", help=meaning)
     meaning = f"other seconds for some of {', '.join(protocol.SMOOTHING_LIMBS)}"
     add("--smoothing-by-limb", type=_limbs, default={}, metavar="LIMB:S", help=f"{meaning}: arms:0,torso:0.06")
     meaning = "hold planted feet still and soles out of the floor (default --lock-feet)"
@@ -166,12 +168,10 @@ def parse_options(arguments: list[str], program: str) -> tuple[list[str], BatchO
         parser.error("--start: seconds, 0 or more")
     if given.end is not None and not given.start < given.end:
         parser.error("--end: must lie after --start")
-    person: str | tuple[int, ...] = given.person
-    if person != "all":
-        try:
-            person = tuple(int(number) for number in given.person.split(","))
-        except ValueError:
-            parser.error('--person: "all", or numbers of people such as 0,2')
+    try:
+        person = protocol.read_people(given.person)
+    except ValueError:
+        parser.error('--person: "all", or numbers of people such as 0,2')
     return given.videos, BatchOptions(
         out=Path(given.out).expanduser().resolve(),
         formats=formats,

@@ -1,39 +1,13 @@
 """Names: the 24 SMPL joints as Blender bones (left_knee <-> knee.L), so that Blender's mirror tools see the sides.
 
-The joint order is the engine's (a test compares the two lists); this side must not import the engine.
+The joints and their order are those of core.protocol.
 """
 
 from __future__ import annotations
 
-JOINT_NAMES: tuple[str, ...] = (
-    "pelvis",
-    "left_hip",
-    "right_hip",
-    "spine1",
-    "left_knee",
-    "right_knee",
-    "spine2",
-    "left_ankle",
-    "right_ankle",
-    "spine3",
-    "left_foot",
-    "right_foot",
-    "neck",
-    "left_collar",
-    "right_collar",
-    "head",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hand",
-    "right_hand",
-)
-PARENTS: tuple[int, ...] = (
-    -1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21,
-)  # fmt: skip
+from .wire import protocol
+
+JOINT_NAMES, PARENTS = protocol.JOINT_NAMES, protocol.PARENTS
 JOINT_COUNT = len(JOINT_NAMES)
 PRINCIPAL_COUNT = 10
 SHAPE_KEYS: tuple[str, ...] = (

@@ -105,9 +105,9 @@ class HYPER_MOCAP_PG_settings(bpy.types.PropertyGroup):
     smoothing: FloatProperty(
         name="Smoothing",
         description="Time constant of the smoothing: longer is calmer and rounder, 0 leaves every tremor",
-        default=0.03,
+        default=protocol.DEFAULT_SMOOTHING_S,
         min=0.0,
-        max=5.0,
+        max=protocol.LONGEST_SMOOTHING_S,
         soft_max=1.0,
         precision=2,
         step=1,

@@ -8,11 +8,18 @@ from pathlib import Path
 
 from core.device import DEVICES
 from core.errors import InputError
-from core.protocol import DEFAULT_METHOD, HEIGHTS_M, LONGEST_SMOOTHING_S, REFINES_BY_DEFAULT, SMOOTHING_LIMBS
+from core.protocol import (
+    DEFAULT_METHOD,
+    DEFAULT_SMOOTHING_S,
+    HEIGHTS_M,
+    LONGEST_SMOOTHING_S,
+    QUALITIES,
+    REFINES_BY_DEFAULT,
+    SMOOTHING_LIMBS,
+)
 
 MAX_PEOPLE = 32
 FULL_FRAME_WIDTH_MM = 36.0
-QUALITIES = ("draft", "standard", "high")
 SMOOTHING = f"seconds from 0 to {LONGEST_SMOOTHING_S:g}"
 
 
@@ -51,7 +58,7 @@ class JobOptions:
     recovered. The body gets exactly this height and keeps its proportions; the picture still fits."""
     live: bool = True
     """Send rough frames while the video is still being read. Changes no result."""
-    smoothing_s: float = 0.03
+    smoothing_s: float = DEFAULT_SMOOTHING_S
     """Time constant of the smoothing in seconds; 0 = none."""
     smoothing_by_limb: dict[str, float] = field(default_factory=dict)
     """Seconds for those who get a smoothing of their own, by a key of core.protocol's SMOOTHING_LIMBS; a side goes

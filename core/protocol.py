@@ -42,8 +42,11 @@ REFINES_BY_DEFAULT = True
 """Whether a job refines a network's motion to the footage where its options do not say."""
 REFINABLE_METHODS = frozenset({"hyperbolic", "pmce", "tcmr", "lmr", "posture"})
 """Recovery methods whose motion can be refined to the footage."""
+QUALITIES = ("draft", "standard", "high")
+"""How closely a video is looked at; core.options says what each does."""
 HEIGHTS_M = (0.5, 2.5)
 """Least and largest standing height, metres, that a person can be given."""
+DEFAULT_SMOOTHING_S = 0.03
 LONGEST_SMOOTHING_S = 5.0
 SMOOTHING_LIMBS: dict[str, tuple[str, ...]] = {
     "root": ("root",),
@@ -57,6 +60,36 @@ SMOOTHING_LIMBS: dict[str, tuple[str, ...]] = {
     "legs": ("left_leg", "right_leg"),
 }
 """What can be given a smoothing of its own: the limbs of core.smooth, and names for two of them."""
+JOINT_NAMES: tuple[str, ...] = (
+    "pelvis",
+    "left_hip",
+    "right_hip",
+    "spine1",
+    "left_knee",
+    "right_knee",
+    "spine2",
+    "left_ankle",
+    "right_ankle",
+    "spine3",
+    "left_foot",
+    "right_foot",
+    "neck",
+    "left_collar",
+    "right_collar",
+    "head",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hand",
+    "right_hand",
+)
+PARENTS: tuple[int, ...] = (
+    -1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21,
+)  # fmt: skip
+"""For each joint the one it hangs on."""
 ITEM_BYTES = {"<f4": 4, "<f2": 2, "<f8": 8, "<i4": 4, "<i8": 8, "|u1": 1}
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
 
@@ -71,6 +104,11 @@ def read_pairs(text: str) -> dict[str, float]:
     if len(by_name) < len(pairs):
         raise ValueError(f"{text}: a name comes twice")
     return by_name
+
+
+def read_people(text: str) -> str | tuple[int, ...]:
+    """Return "all" as it is, or numbers of people from "0,2". ValueError where it is neither."""
+    return text if text == "all" else tuple(int(word) for word in text.split(","))
 
 
 def read_heights(text: str) -> float | dict[int, float]:

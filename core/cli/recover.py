@@ -20,9 +20,10 @@ from core.cli.console import Console, duration
 from core.cli.videos import find_videos
 from core.errors import HyperMocapError, InputError
 from core.finished import finished_results
-from core.options import QUALITIES, JobOptions
+from core.options import JobOptions
 from core.protocol import (
     DEFAULT_METHOD,
+    QUALITIES,
     REFINES_BY_DEFAULT,
     SMOOTHING_LIMBS,
     Done,
@@ -30,6 +31,7 @@ from core.protocol import (
     Progress,
     read_heights,
     read_pairs,
+    read_people,
 )
 from core.result import ensure_writable, explain_output_errors, stem_of
 from core.version import VERSION
@@ -218,14 +220,12 @@ class _Report:
 
 
 def _options(args: argparse.Namespace) -> JobOptions:
-    person = args.person
-    if person not in ("all", "ask"):
-        try:
-            person = tuple(int(word) for word in person.split(","))
-        except ValueError:
-            raise InputError(f"--person {args.person}: use all, or numbers such as 0 or 0,2") from None
-    if person == "ask":
+    if args.person == "ask":
         raise InputError("--person ask works in Blender only: use all, or numbers such as 0 or 0,2")
+    try:
+        person = read_people(args.person)
+    except ValueError:
+        raise InputError(f"--person {args.person}: use all, or numbers such as 0 or 0,2") from None
     values = {"smoothing_s": args.smoothing} if args.smoothing is not None else {}
     return JobOptions(
         method=args.method,
