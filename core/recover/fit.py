@@ -63,12 +63,13 @@ Emit = Callable[[CameraMotion], None]
 Report = Callable[[int, int], None]
 
 
-def _never() -> bool:
+def never() -> bool:
+    """A `Stop` that does not."""
     return False
 
 
-def _ignore(*_) -> None:
-    return None
+def ignore(*_) -> None:
+    """An `Emit` or `Report` to nobody."""
 
 
 @contextmanager
@@ -89,9 +90,9 @@ def fit(
     body,
     *,
     device: str = "cpu",
-    on_frames: Emit = _ignore,
-    should_stop: Stop = _never,
-    on_progress: Report = _ignore,
+    on_frames: Emit = ignore,
+    should_stop: Stop = never,
+    on_progress: Report = ignore,
     options: FitOptions = FitOptions(),
     known: CameraMotion | None = None,
 ) -> CameraMotion:
@@ -143,7 +144,7 @@ def fit(
     )
 
 
-def settle(evidence: Evidence, trans: Tensor, should_stop: Stop = _never) -> Evidence:
+def settle(evidence: Evidence, trans: Tensor, should_stop: Stop = never) -> Evidence:
     """Evidence with the detector's exchanges of left and right undone; as it is where asked to stop."""
     return settle_sides(evidence, trans, should_stop=should_stop)[0]
 

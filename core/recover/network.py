@@ -27,6 +27,7 @@ from core.protocol import REFINES_BY_DEFAULT
 from core.records import Camera, CameraMotion, Track
 from core.recover.between import carry_between
 from core.recover.evidence import read_belief, read_keypoints
+from core.recover.fit import ignore, never
 from core.recover.mesh_fit import fit_rotations, fit_shape, spread_vertices
 from core.recover.readings import Settled, settle_readings
 from core.recover.refine import carry_on
@@ -51,14 +52,6 @@ CONTEXT = 96
 """Frames before a chunk that its root is solved with."""
 NETWORK_SHARE = 0.7
 """Of the time that network and refinement take together, on a CPU."""
-
-
-def _never() -> bool:
-    return False
-
-
-def _ignore(*_) -> None:
-    return None
 
 
 class ReadClip(Protocol):
@@ -88,12 +81,12 @@ def recover_with(
     body,
     *,
     device: str = "cpu",
-    on_frames: Callable[[CameraMotion], None] = _ignore,
-    should_stop: Callable[[], bool] = _never,
-    on_progress: Callable[[int, int], None] = _ignore,
+    on_frames: Callable[[CameraMotion], None] = ignore,
+    should_stop: Callable[[], bool] = never,
+    on_progress: Callable[[int, int], None] = ignore,
     net: nn.Module | None = None,
     refine: bool = REFINES_BY_DEFAULT,
-    on_rough: Callable[[CameraMotion], None] = _ignore,
+    on_rough: Callable[[CameraMotion], None] = ignore,
     known: CameraMotion | None = None,
 ) -> CameraMotion:
     """Recover one track by a network, `net` or else the shipped one; see `core.recover`.

@@ -16,7 +16,7 @@ from core.records import Camera, CameraMotion, Track
 from core.recover.anchor import Anchor, bone_directions, keypoints_of
 from core.recover.chain import build_chain, shape_chain
 from core.recover.evidence import read_evidence
-from core.recover.fit import Emit, FitOptions, Report, Stop, one_thread, solve_windows
+from core.recover.fit import Emit, FitOptions, Report, Stop, ignore, never, one_thread, solve_windows
 from core.recover.prior import load_prior
 from core.recover.sides import match_sides
 from core.recover.terms import Sigmas
@@ -47,14 +47,6 @@ FADE_S = 0.4
 """How long what the refinement changed at its last frame takes to fade out in the frames it did not reach."""
 
 
-def _never() -> bool:
-    return False
-
-
-def _ignore(*_) -> None:
-    return None
-
-
 @one_thread()
 def refine(
     track: Track,
@@ -62,9 +54,9 @@ def refine(
     body,
     motion: CameraMotion,
     *,
-    on_frames: Emit = _ignore,
-    should_stop: Stop = _never,
-    on_progress: Report = _ignore,
+    on_frames: Emit = ignore,
+    should_stop: Stop = never,
+    on_progress: Report = ignore,
     options: FitOptions = AFTER_NETWORK,
     known: CameraMotion | None = None,
 ) -> CameraMotion:
