@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core.atomic import AtomicFile
 from core.train.batch import Batch
 from core.train.config import StageConfig, TrainConfig
 from core.train.progress import History
@@ -191,9 +192,8 @@ class StageTrainer:
             "seconds": self.seconds,
             "frames": self.frames,
         }
-        partial = self.checkpoint_path.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint_path)
+        with AtomicFile(self.checkpoint_path) as out:
+            torch.save(state, out)
 
     def _resume(self) -> None:
         if not self.checkpoint_path.exists():

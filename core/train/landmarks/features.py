@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.atomic import AtomicFile
 from core.errors import InputError
 from core.perception.blazepose import BlazePoseLandmarks
 from core.synth.crops import crop_paths, decode_crops, read_crops
@@ -177,10 +178,8 @@ def _batch(picks: list[tuple[_Shard, np.ndarray]]) -> CropBatch:
 
 
 def _save(path: Path, features: np.ndarray) -> None:
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as out:
+    with AtomicFile(path) as out:
         np.save(out, features)
-    partial.replace(path)
     log.info("wrote %s", path.name)
 
 

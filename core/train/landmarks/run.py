@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from core.atomic import AtomicFile
 from core.errors import InputError
 from core.perception.blazepose import BlazePoseLandmarks
 from core.perception.checkpoint import load_networks, write_tuned_networks
@@ -143,10 +144,8 @@ def _footage(
         options.footage, original, Networks(options.start_from), options.films, on_progress=on_progress
     )
     empty = collect_empty(options.footage, crops, original, options.films)
-    partial = path.with_suffix(".part")
-    with partial.open("wb") as out:
+    with AtomicFile(path) as out:
         np.savez(out, key=np.array(key), **vars(people), empty=empty)
-    partial.replace(path)
     return people, empty
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core.atomic import AtomicFile
 from core.errors import InputError
 from core.perception.blazepose import BlazePoseLandmarks
 from core.train.landmarks.features import CropBank
@@ -202,9 +203,8 @@ class Tuner:
             "step": self.step,
             "seconds": self.seconds,
         }
-        partial = self.checkpoint_path.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint_path)
+        with AtomicFile(self.checkpoint_path) as out:
+            torch.save(state, out)
 
     @torch.no_grad()
     def _resume(self) -> None:
