@@ -81,10 +81,10 @@ class Stages:
         """
         from core.perception import perceive
         from core.perception.config import TrackingConfig
-        from core.perception.networks import Networks
+        from core.perception.networks import networks_for
         from core.perception.snapshot import Checkpoint
 
-        networks = Networks(device=device, reads_mirrored=quality == "high")
+        networks = networks_for(quality, device=device)
         look_every = DRAFT_LOOK_EVERY if quality == "draft" else 1
         if device == "cpu":
             _set_fastest_threads(networks)

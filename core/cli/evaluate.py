@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mirror", action="store_true", help="also perceive the footage turned round left to right")
     parser.add_argument("--mocap", metavar="NPZ", help="motion bank: footage's jitter beside that of captured motion")
+    parser.add_argument(
+        "--quality",
+        default="standard",
+        choices=("standard", "high"),
+        help="how footage is perceived (--video, --views)",
+    )
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument("--count", type=int, default=40, metavar="N", help="clips at most (default: %(default)s)")
     parser.add_argument("--methods", default="fit,hyperbolic", help="comma-separated names (default: %(default)s)")
@@ -78,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             methods,
             body,
             device=device,
+            quality=args.quality,
             use_mirror=args.mirror,
             mocap=mocap,
             on_progress=partial(_show_perceived, args.console, Path(video).name),
@@ -179,7 +186,9 @@ def _measure_views(args: argparse.Namespace, recoverers: dict, body, device: str
 
     methods = {name: lambda track, camera, r=recover: r(track, camera, body) for name, recover in recoverers.items()}
     watch = partial(_show_perceived, args.console, args.views)
-    found, reference = views.evaluate_views(args.views, methods, body, device=device, on_progress=watch)
+    found, reference = views.evaluate_views(
+        args.views, methods, body, device=device, quality=args.quality, on_progress=watch
+    )
     args.console.line(f"\nviews agree to {reference.residual_px:.1f} px (median)")
     for name, table in found.items():
         _show(args.console, f"{args.views}, {name}", table, views.COLUMNS, "method")

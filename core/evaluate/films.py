@@ -34,21 +34,24 @@ def evaluate_film(
     body,
     *,
     device: str = "cpu",
+    quality: str = "standard",
     use_mirror: bool = False,
     mocap: like_motion.CapturedMotion | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Table]:
     """Tables by person, rows "detector" and the methods. VideoError where the film cannot be read. mocap: captured
-    motion to compare jitter with."""
+    motion to compare jitter with; quality: of perception."""
     from core.perception import perceive
+    from core.perception.networks import networks_for
 
+    networks = networks_for(quality, device=device)
     with VideoReader(path) as reader:
         camera = Camera.from_size(reader.clip.width, reader.clip.height)
-        tracks = perceive(reader, device=device, on_progress=on_progress)
+        tracks = perceive(reader, networks=networks, on_progress=on_progress)
     others: list[Track] = []
     if use_mirror:
         with MirroredReader(path) as reader:
-            others = perceive(reader, device=device, on_progress=on_progress)
+            others = perceive(reader, networks=networks, on_progress=on_progress)
     return {
         f"{Path(path).name}, person {person}": table
         for person, table in measure_tracks(tracks, others, camera, methods, body, mocap=mocap).items()

@@ -34,6 +34,7 @@ def evaluate_views(
     body,
     *,
     device: str = "cpu",
+    quality: str = "standard",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, Table], Reference]:
     """Tables by view, and "mean"; rows "detector", the methods, and the methods told the true focal length.
@@ -42,12 +43,14 @@ def evaluate_views(
     calibration. Raises InputError where films and cameras do not match or a view shows nobody.
     """
     from core.perception import perceive
+    from core.perception.networks import networks_for
 
+    networks = networks_for(quality, device=device)
     films, rig = find_films(Path(folder))
     tracks, sizes = [], []
     for path in films:
         with VideoReader(path) as reader:
-            found = perceive(reader, device=device, max_people=1, on_progress=on_progress)
+            found = perceive(reader, networks=networks, max_people=1, on_progress=on_progress)
             sizes.append((reader.clip.width, reader.clip.height))
         if not found:
             raise InputError(f"No person found in {path}")
