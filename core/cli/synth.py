@@ -61,6 +61,8 @@ def _bank(args: argparse.Namespace) -> int:
 
     if not args.mocap:
         raise InputError("bank needs --mocap NPZ")
+    if args.out:
+        raise InputError(f"bank writes one file, named by --bank (now {args.bank}): leave --out away")
     bank, repeats = build_bank(args.mocap, load_body())
     path = Path(args.bank)
     path.parent.mkdir(parents=True, exist_ok=True)
