@@ -1,4 +1,4 @@
-"""Fixtures of the process tests: the add-on registered in an emptied Blender, and everything as it was afterwards."""
+"""Fixtures: the add-on registered in an emptied Blender, and everything as it was afterwards; a body of boxes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: its threads 
 
 import bpy  # noqa: E402
 import pytest  # noqa: E402
+import scene_support  # noqa: E402
 from process_support import snapshot  # noqa: E402
 
 
@@ -29,6 +30,11 @@ def addon():
 @pytest.fixture
 def runtime(addon):
     return importlib.import_module("addon.runtime").runtime
+
+
+@pytest.fixture(scope="module")
+def body():
+    return scene_support.synthetic_body()
 
 
 _status = pytest.ExitCode.INTERNAL_ERROR

@@ -12,11 +12,6 @@ from core import protocol
 BETAS = [0.5] * 10
 
 
-@pytest.fixture(scope="module")
-def body():
-    return support.synthetic_body()
-
-
 @pytest.fixture
 def scene():
     """An emptied file with two objects, the first selected and active."""

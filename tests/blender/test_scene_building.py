@@ -12,11 +12,6 @@ BETAS = np.linspace(-1, 1, 10)
 STAGES = ("uv", "armature", "weights", "shape key", "link")
 
 
-@pytest.fixture(scope="module")
-def body():
-    return support.synthetic_body()
-
-
 @pytest.fixture(params=STAGES)
 def half_built(request, body):
     """(writer, motion): the piece named by the parameter comes next."""

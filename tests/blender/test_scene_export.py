@@ -19,11 +19,6 @@ pytestmark = [
 """Blender's own importers and exporters warn, some of them about themselves."""
 
 
-@pytest.fixture(scope="module")
-def body():
-    return support.synthetic_body()
-
-
 @pytest.fixture
 def written(body):
     """A scene with one figure and a camera; returns (motion, objects)."""

@@ -17,11 +17,6 @@ BETAS = np.array([1.2, -0.8, 0.5, 0.0, -1.0, 0.3, 0.9, -0.4, 0.2, 6.5])
 BODY_FILE = os.path.join(os.path.dirname(__file__), "..", "..", "weights", "body_neutral.npz")
 
 
-@pytest.fixture(scope="module")
-def body():
-    return support.synthetic_body()
-
-
 @pytest.fixture
 def figure(body):
     """(armature, mesh object) of one person who has only a shape so far."""

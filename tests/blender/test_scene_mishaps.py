@@ -11,11 +11,6 @@ import scene_world as world
 BETAS = np.linspace(-1, 1, 10)
 
 
-@pytest.fixture(scope="module")
-def body():
-    return support.synthetic_body()
-
-
 @pytest.fixture
 def running(body):
     """A writer in the middle of two people's motion."""

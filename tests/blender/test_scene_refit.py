@@ -23,11 +23,6 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def body():
-    return support.synthetic_body()
-
-
-@pytest.fixture(scope="module")
 def shipped():
     """The shipped body as the oracles take it; its weights have four influences at most."""
     with np.load(BODY_FILE) as file:

@@ -14,11 +14,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def body():
-    return support.synthetic_body()
-
-
 # The operator
 
 

@@ -18,11 +18,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def body():
-    return support.synthetic_body()
-
-
 @pytest.mark.parametrize(
     "mode, why",
     [("CORRECTIVES", "corrective shape keys"), ("SHAPE_KEYS", "no bones"), ("POINT_CACHE", "point cache")],

@@ -23,11 +23,6 @@ CAMERA = np.array([500.0, 500.0, 320.0, 180.0, 640.0, 360.0])
 
 
 @pytest.fixture(scope="module")
-def body():
-    return support.synthetic_body()
-
-
-@pytest.fixture(scope="module")
 def data(body):
     return BodyData.from_message(support.body_message(body))
 

@@ -26,11 +26,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def body():
-    return support.synthetic_body()
-
-
 def assert_scaled(body, motion, factor: float, rows=(0, 7, 15), tolerance: float = 1e-4) -> None:
     """Bone heads are the oracle's joints times the factor: the figure's origin is the world's."""
     for i in rows:

@@ -18,11 +18,6 @@ from core import protocol
 BETAS = np.array([1.2, -0.8, 0.5, 0.0, -1.0, 0.3, 0.9, -0.4, 0.2, 0.6])
 
 
-@pytest.fixture(scope="module")
-def body():
-    return support.synthetic_body()
-
-
 def with_vertices(body, motion, bulge_m=0.0, components=3) -> dict:
     """Add world vertices: the oracle's skin of a rest pose that bulges in `components` fixed directions."""
     rng = np.random.default_rng(5)

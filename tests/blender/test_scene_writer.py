@@ -20,11 +20,6 @@ def scene():
     return world.empty_scene()
 
 
-@pytest.fixture(scope="module")
-def body():
-    return support.synthetic_body()
-
-
 def assert_figure(body, motion, betas, person=0, frames=None, rate=30.0) -> None:
     """Heads and skinned vertices equal the oracle at every (chosen) frame."""
     armature, mesh = world.person_object(person), world.body_object(person)
