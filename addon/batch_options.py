@@ -15,8 +15,7 @@ from .wire import protocol
 
 FORMATS = ("fbx", "glb", "blend", "npz")
 VIDEO_SUFFIXES = protocol.VIDEO_SUFFIXES
-IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .tif .tiff .bmp .webp".split())
-"""A folder without videos that holds images is one clip."""
+IMAGE_SUFFIXES = protocol.IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ DEFAULT_METHOD = "hyperbolic"
 """The recovery method where nothing else is asked for."""
 VIDEO_SUFFIXES = tuple(".mp4 .mov .m4v .avi .mkv .webm .mpg .mpeg .mts .m2ts .wmv .ogv".split())
 """What a folder is searched for; a file that is named is taken whatever it is called."""
+IMAGE_SUFFIXES = tuple(".png .jpg .jpeg .bmp .tif .tiff .webp .exr .dpx .cin .hdr".split())
+"""A folder without videos that holds such images is one clip; core.video says which kinds it cannot read."""
 REFINES_BY_DEFAULT = True
 """Whether a job refines a network's motion to the footage where its options do not say."""
 REFINABLE_METHODS = frozenset({"hyperbolic", "pmce", "tcmr", "lmr", "posture"})

@@ -22,8 +22,6 @@ from core.records import Camera, CameraMotion, Motion, Track
 from core.skeleton import SHAPE_COUNT
 
 LOG = logging.getLogger(__name__)
-DRAFT_LOOK_EVERY = 2
-"""Frames between looks at the video in a draft."""
 
 
 class Stages:
@@ -80,12 +78,10 @@ class Stages:
         tracks while the video is still being read.
         """
         from core.perception import perceive
-        from core.perception.config import TrackingConfig
-        from core.perception.networks import networks_for
+        from core.perception.quality import networks_for, tracking_for
         from core.perception.snapshot import Checkpoint
 
         networks = networks_for(quality, device=device)
-        look_every = DRAFT_LOOK_EVERY if quality == "draft" else 1
         if device == "cpu":
             _set_fastest_threads(networks)
         return perceive(
@@ -93,7 +89,7 @@ class Stages:
             device=device,
             networks=networks,
             max_people=max_people,
-            config=TrackingConfig(max_people=max_people, look_every=look_every),
+            config=tracking_for(quality, max_people=max_people),
             on_progress=on_progress,
             should_stop=should_stop,
             checkpoint=Checkpoint(cache),

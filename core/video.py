@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 
 from core.errors import VideoError
+from core.protocol import IMAGE_SUFFIXES
 from core.records import Clip
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".exr"})
+UNREAD_IMAGES = {".exr": "OpenEXR", ".dpx": "DPX", ".cin": "Cineon", ".hdr": "Radiance HDR"}
+"""What compositors write and OpenCV's wheels do not read."""
 SEQUENCE_FPS = 24.0
 """Rate of image sequences, which carry none; Blender's default scene rate."""
 MIN_SIDE = 32
@@ -237,6 +239,9 @@ def _is_text(head: bytes) -> bool:
 
 def _read_image(path: Path) -> np.ndarray:
     """[height, width, 3] uint8 BGR. Decoded from bytes, as OpenCV opens only ASCII paths on Windows."""
+    kind = UNREAD_IMAGES.get(path.suffix.lower())
+    if kind is not None:
+        raise VideoError(f"{path.name} is {kind}, which is not read: write the frames as PNG or JPEG, or as a video")
     try:
         image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     except OSError as error:

@@ -16,7 +16,9 @@ from core.errors import VideoError
 from core.perception import perceive, stage
 from core.perception.config import TrackingConfig
 from core.perception.networks import Networks
+from core.perception.quality import MEANING
 from core.perception.roi import Roi, crop_numpy
+from core.protocol import QUALITIES
 from core.records import Track
 from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_MIRROR, KEYPOINT_NAMES
 from core.stages import Stages
@@ -152,6 +154,10 @@ def test_what_a_quality_means(monkeypatch, quality, look_every, crops):
         None, device="cpu", max_people=3, quality=quality, cache=Cache(None, "", resume=False), **options
     )
     assert seen == {"look_every": look_every, "crops": [crops], "max_people": 3}
+
+
+def test_every_quality_that_can_be_asked_for_has_a_meaning():
+    assert tuple(MEANING) == QUALITIES
 
 
 def test_a_mirrored_crop_gives_the_mirrored_reading(networks):

@@ -184,6 +184,14 @@ def test_images_of_several_sizes_are_refused(tmp_path):
         list(VideoReader(tmp_path))
 
 
+def test_images_of_compositors_are_refused_with_what_to_do(tmp_path):
+    for name in ("s_0001.exr", "s_0002.exr"):
+        (tmp_path / name).write_bytes(b"v/1\x01" + bytes(60))
+    for path in (tmp_path, tmp_path / "s_0001.exr", tmp_path / "s_####.exr"):
+        with pytest.raises(VideoError, match="s_0001.exr is OpenEXR, which is not read: write the frames as PNG"):
+            VideoReader(path)
+
+
 def test_a_truncated_film_is_read_as_far_as_it_goes(tmp_path):
     path = write_avi(tmp_path / "a.avi", frames=10)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 55 // 100])

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from core.errors import InputError, OutputError
+from core.protocol import QUALITIES
 
 DONE = 0
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality",
         default="standard",
-        choices=("standard", "high"),
+        choices=QUALITIES,
         help="how footage is perceived (--video, --views)",
     )
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from core.errors import InputError
-from core.protocol import VIDEO_SUFFIXES
-from core.video import IMAGE_SUFFIXES
+from core.protocol import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 def find_videos(words: Iterable[str]) -> list[str]:

@@ -42,16 +42,16 @@ def evaluate_film(
     """Tables by person, rows "detector" and the methods. VideoError where the film cannot be read. mocap: captured
     motion to compare jitter with; quality: of perception."""
     from core.perception import perceive
-    from core.perception.networks import networks_for
+    from core.perception.quality import networks_for, tracking_for
 
-    networks = networks_for(quality, device=device)
+    networks, config = networks_for(quality, device=device), tracking_for(quality)
     with VideoReader(path) as reader:
         camera = Camera.from_size(reader.clip.width, reader.clip.height)
-        tracks = perceive(reader, networks=networks, on_progress=on_progress)
+        tracks = perceive(reader, networks=networks, config=config, on_progress=on_progress)
     others: list[Track] = []
     if use_mirror:
         with MirroredReader(path) as reader:
-            others = perceive(reader, networks=networks, on_progress=on_progress)
+            others = perceive(reader, networks=networks, config=config, on_progress=on_progress)
     return {
         f"{Path(path).name}, person {person}": table
         for person, table in measure_tracks(tracks, others, camera, methods, body, mocap=mocap).items()

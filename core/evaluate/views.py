@@ -43,14 +43,14 @@ def evaluate_views(
     calibration. Raises InputError where films and cameras do not match or a view shows nobody.
     """
     from core.perception import perceive
-    from core.perception.networks import networks_for
+    from core.perception.quality import networks_for, tracking_for
 
-    networks = networks_for(quality, device=device)
+    networks, config = networks_for(quality, device=device), tracking_for(quality, max_people=1)
     films, rig = find_films(Path(folder))
     tracks, sizes = [], []
     for path in films:
         with VideoReader(path) as reader:
-            found = perceive(reader, networks=networks, max_people=1, on_progress=on_progress)
+            found = perceive(reader, networks=networks, config=config, max_people=1, on_progress=on_progress)
             sizes.append((reader.clip.width, reader.clip.height))
         if not found:
             raise InputError(f"No person found in {path}")

@@ -67,11 +67,6 @@ class Networks:
         return rgb.permute(0, 3, 1, 2).to(self.dtype).div_(255)
 
 
-def networks_for(quality: str, *, device: torch.device | str = "cpu") -> Networks:
-    """The networks that a job of that quality reads people with."""
-    return Networks(device=device, reads_mirrored=quality == "high")
-
-
 def _to_cpu(reading: Reading) -> Reading:
     tensors = (reading.keypoints, reading.world, reading.presence, reading.embedding)
     return Reading(*(t.float().cpu() for t in tensors), reading.roi.to("cpu"), reading.next_roi.to("cpu"))
