@@ -18,7 +18,7 @@ from core.models.config import HyperbolicConfig, LifterConfig
 from core.models.hyperbolic import HyperbolicNet
 from core.rotation import axis_angle_to_matrix
 from core.train import losses
-from core.train.config import StageConfig, TrainConfig, read_config
+from core.train.config import StageConfig, TrainConfig, for_device, read_config
 from core.train.objective import MeshObjective, StageLoss, Truth, lift_loss
 from core.train.progress import History, draw_history
 from core.train.run import _build_network
@@ -234,3 +234,18 @@ def test_shipped_settings_can_be_read_and_strangers_are_named(tmp_path):
     path.write_text("[network]\nwindows = 16\n")
     with pytest.raises(InputError, match="windows"):
         read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [
+        ({"avx2": True}, False),
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"avx512_bf16": False}, False),
+    ],
+)
+def test_bfloat16_is_for_processors_that_have_it(monkeypatch, has, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert for_device(TrainConfig(use_bfloat16=True), "cpu").use_bfloat16 is expected
+    assert for_device(TrainConfig(use_bfloat16=False), "cpu").use_bfloat16 is False

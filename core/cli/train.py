@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change settings, as lines of TOML with dotted keys",
     )
     parser.add_argument("--out", required=True, help="folder for checkpoints, networks, history and plot")
-    parser.add_argument("--motion", help="motion bank written by `synth retarget`")
-    parser.add_argument("--shards", help="folder of rendered clips written by `synth render`")
+    parser.add_argument("--motion", help="motion bank written by `synth bank`")
+    parser.add_argument("--shards", help="folder of rendered clips written by `synth clips`")
     parser.add_argument("--start-from", help="network file to start from")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--lift-budget-s", type=float, help="seconds for stage lift")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from core.models.config import from_dict, to_dict
 from core.systems.contract import Objective
 from core.systems.registry import load_system, new_system, save_system, system_kind
 from core.train.batch import Batch
-from core.train.config import CommonConfig, StageConfig, settings_from
+from core.train.config import CommonConfig, StageConfig, for_device, settings_from
 from core.train.data import TrainingData, TrainOptions
 from core.train.objective import Truth
 from core.train.progress import History, draw_history
@@ -63,6 +63,7 @@ def system_config(values: dict, source: object) -> SystemConfig:
 def train_system(options: TrainOptions) -> dict[str, float]:
     """Run what is left of all stages; returns the last validation metrics. InputError without data."""
     began = time.perf_counter()
+    options = replace(options, config=for_device(options.config, options.device))
     config, out, device = options.config, options.out, options.device
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps(to_dict(config), indent=1), encoding="utf-8")

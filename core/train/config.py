@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
+from core.device import has_fast_bfloat16
 from core.errors import InputError
 from core.models.config import HyperbolicConfig, from_dict
 from core.train.augment import Variation
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class CommonConfig:
     """Of rendered sequences."""
     seed: int = 1
     use_bfloat16: bool = True
-    """Autocast; the manifold and all positions stay in float32."""
+    """Autocast, where the device is fast at it; the manifold and all positions stay in float32."""
     landmark_dropout: float = 0.25
     """Chance that a sequence goes without the detector's 3D landmarks."""
     feature_dropout: float = 0.25
@@ -76,6 +81,17 @@ class CommonConfig:
     validate_every_s: float = 60.0
     checkpoint_every_s: float = 60.0
     validation_sequences: int = 128
+
+
+Config = TypeVar("Config", bound=CommonConfig)
+
+
+def for_device(config: Config, device: str) -> Config:
+    """The settings without bfloat16 where the device only emulates it."""
+    if not config.use_bfloat16 or has_fast_bfloat16(device):
+        return config
+    log.info("%s has no fast bfloat16: training in float32", device)
+    return replace(config, use_bfloat16=False)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from core.models.config import HyperbolicConfig, to_dict
 from core.models.hyperbolic import HyperbolicNet
 from core.models.inputs import LANDMARK_XYZ
 from core.train.batch import Batch
+from core.train.config import for_device
 from core.train.data import TrainingData, TrainOptions
 from core.train.objective import MeshObjective, StageLoss, Truth
 from core.train.progress import History, draw_history
@@ -40,6 +42,7 @@ SKIP_RIDGE = 1e-3
 def train(options: TrainOptions) -> dict[str, float]:
     """Run what is left of both stages; returns the last validation metrics."""
     began = time.perf_counter()
+    options = replace(options, config=for_device(options.config, options.device))
     config, out = options.config, options.out
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps(to_dict(config), indent=1), encoding="utf-8")

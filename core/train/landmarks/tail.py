@@ -6,7 +6,8 @@ maps' and the presence's layers do not (refit.py sees to the last two). Architec
 network's own.
 
 The forward pass is float32: bfloat16 there moves world landmarks by 77 mm. The backward pass multiplies 1x1
-convolutions in bfloat16, and takes gradients through depthwise ones as the convolution with the turned kernel.
+convolutions in bfloat16, where the processor is fast at it, and takes gradients through depthwise ones as the
+convolution with the turned kernel.
 
 B crops, C channels.
 """
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
+from core.device import has_fast_bfloat16
 from core.perception.blazepose import EMBEDDING_SIZE, LANDMARK_COUNT, BlazePoseLandmarks, Convolution
 from core.perception.checkpoint import digest
 
@@ -55,11 +57,12 @@ class _Pointwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         B, C, H, W = x.shape
         rows = grad.permute(0, 2, 3, 1).reshape(-1, grad.shape[1])  # [BHW, D]
-        half, grad_x, grad_weight = rows.bfloat16(), None, None
+        kind = torch.bfloat16 if has_fast_bfloat16(grad.device.type) else torch.float32
+        low, grad_x, grad_weight = rows.to(kind), None, None
         if ctx.needs_input_grad[0]:
-            grad_x = (half @ weight[:, :, 0, 0].bfloat16()).float().reshape(B, H, W, C).permute(0, 3, 1, 2)
+            grad_x = (low @ weight[:, :, 0, 0].to(kind)).float().reshape(B, H, W, C).permute(0, 3, 1, 2)
         if ctx.needs_input_grad[1]:
-            grad_weight = (half.T @ x.permute(0, 2, 3, 1).reshape(-1, C).bfloat16()).float()[:, :, None, None]
+            grad_weight = (low.T @ x.permute(0, 2, 3, 1).reshape(-1, C).to(kind)).float()[:, :, None, None]
         return grad_x, grad_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
 
 
