@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="; ".join(f"{n}: {h}" for n, (_, h) in COMMANDS.items()),
     )
     parser.add_argument("--shards", metavar="DIR", help="rendered clips (noise)")
-    parser.add_argument("--mocap", metavar="NPZ", nargs="+", help="source motion files (bank)")
+    parser.add_argument("--mocap", metavar="NPZ", nargs="+", help="source motion files (bank, collect)")
+    parser.add_argument("--fbx", metavar="DIR", nargs="+", help="folders with takes NN_MM.fbx of CMU (collect)")
+    parser.add_argument("--rates", metavar="CSV", help="rates of the captures (collect; default: 120 a second)")
     parser.add_argument("--frames", type=int, default=150_000, help="at least this many (clips, crops)")
     parser.add_argument("--clip-frames", type=int, default=96, help="length of a clip (clips)")
     parser.add_argument("--spacing", type=int, default=1, help="thirtieths of a second from frame to frame (clips)")
@@ -46,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--networks", metavar="FILE", help="perception networks to read with (clips; default: shipped)"
     )
-    parser.add_argument("--out", metavar="DIR", help="folder to write to (noise: default beside the model)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder to write to (noise: default beside the model; collect: a file)"
+    )
     parser.add_argument("--bank", default=str(BANK), metavar="NPZ", help=f"the motion bank (default: {BANK})")
 
 
@@ -72,6 +76,35 @@ def _bank(args: argparse.Namespace) -> int:
         minutes = sum(int(bank.clip_len[i]) for i in clips) / 30 / 60
         args.console.line(f"{split:<11} {len(clips):4d} clips {minutes:6.1f} minutes")
     args.console.line(f"left out as repeats of held-out takes: {', '.join(repeats) or 'none'}")
+    args.console.line(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return DONE
+
+
+def _collect(args: argparse.Namespace) -> int:
+    from core.result import explain_output_errors
+    from core.synth.collect import collect, write_collection
+    from core.synth.trials import read_trials
+
+    if not (args.fbx and args.mocap and args.out):
+        raise InputError("collect needs --fbx DIR, --mocap NPZ and --out FILE.npz")
+    path = Path(args.out)
+    if path.suffix != ".npz" or path.is_dir():
+        raise InputError(f"collect writes one file, named by --out: {path} does not end in .npz")
+    if path.resolve() in [Path(name).resolve() for name in args.mocap]:
+        raise InputError(f"--out is a file that --mocap reads: {path}")
+    collection = collect(
+        args.fbx,
+        args.mocap,
+        trials=read_trials(args.rates) if args.rates else None,
+        on_progress=_rate_bar(args, "Reading takes", "takes"),
+    )
+    takes = {clip.take.name for clip in collection.clips}
+    args.console.line(f"{len(collection.clips)} clips of {len(takes)} takes, {collection.minutes:.1f} minutes")
+    for reason, names in sorted(collection.left_out.items()):
+        args.console.line(f"left out {len(names):4d} {reason}")
+    with explain_output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_collection(path, collection)
     args.console.line(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return DONE
 
@@ -228,5 +261,6 @@ COMMANDS = {
     "noise": (_noise, "fit the noise model to rendered clips"),
     "sheet": (_sheet, "draw a sample sheet of rendered frames"),
     "bank": (_bank, "retarget a mocap file to the body's joints"),
+    "collect": (_collect, "make a motion file of CMU takes in FBX files, for bank"),
     "demo": (_demo, "render the demonstration clip and its ground truth"),
 }

@@ -2,6 +2,8 @@
 
 mocap      read the source motion file: skeletons, rotations, forward kinematics
 retarget   source skeletons -> the body's 24 joints; motion file written and read
+collect    CMU's takes as FBX files -> a motion file; daz_fbx reads one, trials finds and names them, pieces cuts and
+           resamples, copies knows what comes twice
 splits     which mocap subject trains, validates or tests
 cameras    random pinhole cameras, projection, motion of the camera
 handheld   cameras that roll
