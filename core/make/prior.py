@@ -1,8 +1,8 @@
 """Make weights/pose_prior.npz: a Gaussian mixture over everyday poses, from motion capture.
 
-    python -m core.make.prior MOCAP_FILE
+    python -m core.make.prior MOTION_BANK [OUTPUT]
 
-The motions are those of subjects that train (synth/splits.py), every fifth frame, and their mirror images. Fitted by
+The poses are those of subjects that train, every `STRIDE`th frame, and their mirror images. Fitted by
 expectation maximisation from k-means++ centres; seeds fixed. `SLACK` widens every component: the mixture is to keep
 poses human, not to pull them to the ones seen.
 """
@@ -16,18 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core.body import load_body
 from core.recover.chain import POSE_JOINTS
 from core.recover.prior import DIMENSION, PRIOR_FILE
 from core.rotation import quaternion_to_axis_angle
-from core.skeleton import JOINT_MIRROR, JOINT_NAMES, KEYPOINT_NAMES
-from core.synth.mocap import read_mocap
-from core.synth.retarget import Target, retarget
-from core.synth.splits import split_of
+from core.skeleton import JOINT_MIRROR, JOINT_NAMES
+from core.synth.motion import MotionBank, read_bank
 
 COMPONENTS = 8
-"""Half of what is written: each has its mirror image beside it."""
-STRIDE = 5
+"""Half of what is written: each has its mirror image beside it. Twice as many know held-out poses less well."""
+STRIDE = 20
 SLACK = np.deg2rad(6.0)
 SEED = 20
 CREDIT = (
@@ -36,19 +33,10 @@ CREDIT = (
 )
 
 
-def collect_poses(mocap_file: str | Path, body) -> np.ndarray:
+def collect_poses(bank: MotionBank, split: str = "train") -> np.ndarray:
     """Rotation vectors of POSE_JOINTS, [N, D] float64, the mirror images after the originals."""
-    names = ("left_heel", "left_toe", "right_heel", "right_toe")
-    rest = body.keypoints(torch.eye(3).expand(24, 3, 3), torch.zeros(1), torch.zeros(3)).double()
-    soles = rest[[KEYPOINT_NAMES.index(name) for name in names]]
-    carriers = tuple(JOINT_NAMES.index(n) for n in ("left_ankle", "left_foot", "right_ankle", "right_foot"))
-    target = Target(body.joint_template.double(), soles, carriers)
-    vectors = [
-        quaternion_to_axis_angle(retarget(clip, target).quats[::STRIDE])
-        for clip in read_mocap(mocap_file)
-        if split_of(clip.subject, clip.group) == "train"
-    ]
-    poses = torch.cat(vectors)  # [N, 24, 3]
+    frames = np.concatenate([np.arange(bank.frames(i).start, bank.frames(i).stop, STRIDE) for i in bank.clips(split)])
+    poses = quaternion_to_axis_angle(torch.from_numpy(bank.quats[frames]).double())  # [N, 24, 3]
     mirrored = poses[:, list(JOINT_MIRROR)] * torch.tensor([1.0, -1.0, -1.0], dtype=poses.dtype)
     both = torch.cat([poses, mirrored])[:, list(POSE_JOINTS)]
     both = both[both.norm(dim=-1).amax(1) < 2.9]  # a head or ankle turned half round is a glitch of the source
@@ -97,8 +85,9 @@ def mirror_mixture(weights: np.ndarray, means: np.ndarray, covariances: np.ndarr
     )
 
 
-def build_prior(mocap_file: str | Path, output: Path = PRIOR_FILE) -> None:
-    poses = collect_poses(mocap_file, load_body())
+def build_prior(bank: str | Path, output: str | Path = PRIOR_FILE) -> None:
+    """Fit the mixture to a motion bank and write it."""
+    poses = collect_poses(read_bank(bank))
     weights, means, covariances = mirror_mixture(*fit_mixture(poses, components=COMPONENTS))
     order = np.argsort(-weights)
     factors = np.linalg.cholesky(covariances)
@@ -115,4 +104,4 @@ def build_prior(mocap_file: str | Path, output: Path = PRIOR_FILE) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    build_prior(sys.argv[1])
+    build_prior(*sys.argv[1:3])
