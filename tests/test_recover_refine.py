@@ -236,5 +236,5 @@ def test_infinite_sigmas_leave_terms_out_and_the_prior_widens(scene):
     assert cost == pytest.approx(nearly, rel=1e-9) and torch.allclose(matrix, almost, rtol=1e-6)
     assert energy()[0] > cost + 1
     assert cost > energy(**without, prior=math.inf)[0] + 1
-    wide, prior = energy(**without, prior=2.0)[0], energy(**without, prior=math.inf)[0]
+    wide, prior = energy(**without, prior=2 * Sigmas().prior)[0], energy(**without, prior=math.inf)[0]
     assert wide - prior == pytest.approx((cost - prior) / 4, rel=1e-9)  # a variance of 4

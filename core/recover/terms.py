@@ -63,7 +63,7 @@ class Sigmas:
     balance: float = 0.1
     """m of the trunk before or behind the ankles."""
     balance_robust: float = 0.25
-    prior: float = 1.0
+    prior: float = 1.6
     """How much wider than in the prior rotations are spread."""
     prior_robust: float = 60.0
     """Squared Mahalanobis distance that counts half."""
