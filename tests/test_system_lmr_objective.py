@@ -148,9 +148,9 @@ def test_losses_see_shape_and_camera(body: Body, name: str):
         return sum(objective.losses(regressed._replace(**{name: values}), batch, inputs).values())
 
     total(value).backward()
-    step = 1e-3 * value.grad.sign()  # the steepest way, far above rounding
+    step = 5e-3 * value.grad.sign()  # the steepest way, far above rounding
     with torch.no_grad():
-        slope = float(total(value + step) - total(value - step)) / 2e-3
+        slope = float(total(value + step) - total(value - step)) / 1e-2
     assert slope == pytest.approx(float(value.grad.abs().sum()), rel=0.02)
 
 
