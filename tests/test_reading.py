@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from core.perception.blazepose import LandmarkOutput
+from core.perception.certainty import confidence_of
+from core.perception.heat import read_heat
 from core.perception.reading import (
     LANDMARK_MIRROR,
     CropReading,
@@ -15,6 +17,7 @@ from core.perception.reading import (
     mirror_reading,
     read_both,
     read_output,
+    read_signs,
     refine_by_heatmaps,
     rotate_world,
 )
@@ -82,14 +85,19 @@ def test_points_land_where_the_crop_was():
     np.testing.assert_allclose(reading.next_roi.size, 2.5 * (above - hips).norm(dim=-1), rtol=1e-5)
 
 
-def test_confidence_is_the_smaller_of_visibility_and_presence():
+def test_confidence_follows_from_the_smaller_of_visibility_and_presence_and_the_heat():
     output = make_output(1)
     output.landmarks[0, :, 3], output.landmarks[0, :, 4] = 0.0, 50.0
     output.landmarks[0, 0, 3:] = torch.tensor([50.0, math.log(0.25 / 0.75)])
+    output.heatmaps[0, :, 30:33, 30:33] = 3.0
+    seen, heat = read_signs(output)
+    np.testing.assert_allclose(seen[0], [0.25] + [0.5] * 24, atol=1e-6)
+    kept = list(BLAZEPOSE_INDICES)
+    expected = read_heat(output.landmarks[:, kept, :2] / 256, output.heatmaps[:, kept])
+    np.testing.assert_allclose(heat, expected, atol=1e-6)
     roi = Roi(torch.zeros(1, 2), torch.ones(1), torch.zeros(1))
     confidence = read_output(output, roi).keypoints[0, :, 2]
-    assert confidence[0].item() == np.float32(0.25) or abs(confidence[0].item() - 0.25) < 1e-6
-    np.testing.assert_allclose(confidence[1:], 0.5, atol=1e-6)
+    np.testing.assert_allclose(confidence, confidence_of(seen, heat)[0], atol=1e-6)
 
 
 LEFT_RIGHT = ((1, 4), (2, 5), (3, 6), (7, 8), (9, 10), *((k, k + 1) for k in range(11, 33, 2)))
@@ -109,9 +117,10 @@ def mirror_output(output: LandmarkOutput) -> LandmarkOutput:
 
 def test_the_two_readings_of_a_faultless_network_are_one():
     output = make_output(2)
+    output.heatmaps[:, torch.arange(39), torch.arange(39), 50] = -1.0  # a hottest cell, too faint to move points
     roi = Roi(torch.tensor([[300.0, 200.0], [50.0, 60.0]]), torch.tensor([512.0, 128.0]), torch.tensor([0.3, -1.0]))
     both, plain = read_both(output, mirror_output(output), roi), read_output(output, roi)
-    for name in ("keypoints", "world", "presence", "embedding"):
+    for name in ("keypoints", "world", "presence", "visibility", "embedding"):
         np.testing.assert_allclose(getattr(both, name), getattr(plain, name), rtol=1e-5, atol=2e-4, err_msg=name)
     np.testing.assert_allclose(both.next_roi.center, plain.next_roi.center, atol=2e-4)
 
@@ -129,7 +138,7 @@ def test_heat_is_taken_in_before_the_mean():
 
 def reading_of(points: torch.Tensor, confidence: float) -> CropReading:
     known = torch.full((1, 39), confidence)
-    return CropReading(points[None], known, points.new_zeros(1, 39, 3), torch.ones(1), torch.zeros(1, 1152))
+    return CropReading(points[None], known, points.new_zeros(1, 39, 3), torch.ones(1), torch.ones(1), torch.zeros(1, 1152))
 
 
 def test_limbs_whose_sides_are_exchanged_are_not_averaged_into_the_middle():

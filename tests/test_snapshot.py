@@ -35,6 +35,7 @@ class FakeNetworks:
             keypoints=torch.cat([keypoints, torch.full((count, 25, 1), 0.9)], -1),
             world=noise,
             presence=torch.full((count,), 0.95),
+            visibility=torch.full((count,), 0.9),
             embedding=torch.from_numpy(rng.normal(size=(count, EMBEDDING_SIZE)).astype(np.float32)),
             roi=roi,
             next_roi=Roi(roi.center + 0.1, roi.size, roi.angle),

@@ -25,6 +25,7 @@ def sample(frame: int, quality: float = 0.9) -> Sample:
         world=np.full((25, 3), frame, np.float32),
         embedding=np.full(1152, 0.5, np.float16),
         presence=1.0,
+        visibility=quality,
         center=np.array([100.0, 150.0]),
         size=300.0,
         angle=0.0,

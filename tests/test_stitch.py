@@ -22,7 +22,7 @@ def make_sample(frame: int, x: float = 100.0, *, height: float = 200.0, confiden
     keypoints[:, 1] = 100 + np.linspace(0, height, 25)
     world = np.full((25, 3), x / 100, np.float32)
     embedding = np.full(EMBEDDING_SIZE, frame, np.float16)
-    return Sample(frame, TIMES[frame], keypoints, world, embedding, 0.8, np.array([x, 200.0]), 300.0, 0.0)
+    return Sample(frame, TIMES[frame], keypoints, world, embedding, 0.8, confidence, np.array([x, 200.0]), 300.0, 0.0)
 
 
 def make_person(samples: list[Sample], person_id: int = 0) -> Person:

@@ -89,6 +89,7 @@ class Stage:
             torch.stack(keypoints),
             torch.zeros(count, 25, 3),
             torch.tensor(presences),
+            torch.stack(keypoints)[..., 2].mean(-1),
             torch.zeros(count, EMBEDDING_SIZE),
             roi,
             Roi(*(torch.stack([getattr(r, name) for r in rois]) for name in ("center", "size", "angle"))),

@@ -29,7 +29,7 @@ _FROM = np.array([KEYPOINT_NAMES.index(name) for name, _, _ in _PATCHES])
 _TO = np.array([KEYPOINT_NAMES.index(name) for _, name, _ in _PATCHES])
 _FRACTION = np.array([[fraction] for _, _, fraction in _PATCHES])
 PATCH_COUNT = len(_PATCHES)
-MIN_CONFIDENCE = 0.5
+MIN_CONFIDENCE = 0.3
 _CELL = 16
 """Crop pixels averaged to one colour, on each side."""
 

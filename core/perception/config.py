@@ -42,7 +42,7 @@ class TrackingConfig:
     """... for a person followed this many frames, this well, ..."""
     search_inside: float = 0.75
     """... of whose body this part is expected inside the picture."""
-    min_search_confidence: float = 0.5
+    min_search_visibility: float = 0.5
     max_search_turn: float = 0.8
     """A try whose landmarks ask for a crop turned further than this contradicts itself."""
     lost_seconds: float = 1.5

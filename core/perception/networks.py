@@ -68,7 +68,7 @@ class Networks:
 
 
 def _to_cpu(reading: Reading) -> Reading:
-    tensors = (reading.keypoints, reading.world, reading.presence, reading.embedding)
+    tensors = (reading.keypoints, reading.world, reading.presence, reading.visibility, reading.embedding)
     return Reading(*(t.float().cpu() for t in tensors), reading.roi.to("cpu"), reading.next_roi.to("cpu"))
 
 

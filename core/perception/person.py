@@ -39,8 +39,8 @@ class Look:
 
     @property
     def quality(self) -> float:
-        """Presence times mean keypoint confidence, 0..1."""
-        return float(self.reading.presence * self.reading.keypoints[:, 2].mean())
+        """Presence times visibility, 0..1."""
+        return float(self.reading.presence * self.reading.visibility)
 
     def describe(self) -> np.ndarray:
         """[P, 3] colours, see appearance.py."""
@@ -61,6 +61,7 @@ class Sample:
     embedding: np.ndarray
     """[1152] float16."""
     presence: float
+    visibility: float
     center: np.ndarray
     """[2], with size and angle the crop that the landmarks ask for."""
     size: float
@@ -75,6 +76,7 @@ class Sample:
             reading.world.numpy().astype(np.float32),
             reading.embedding.numpy().astype(np.float16),
             float(reading.presence),
+            float(reading.visibility),
             reading.next_roi.center.numpy().astype(np.float64),
             float(reading.next_roi.size),
             float(reading.next_roi.angle),

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from core.perception.blazepose import CROP_SIZE, LandmarkOutput
+from core.perception.certainty import confidence_of
+from core.perception.heat import read_heat
 from core.perception.roi import Roi, crop_to_image, roi_from_points
 from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_NAMES
 
@@ -38,11 +40,13 @@ class Reading:
     """B people read from B crops."""
 
     keypoints: Tensor
-    """[B, 25, 3] x, y in full image px, confidence 0..1."""
+    """[B, 25, 3] x, y in full image px, confidence 0..1 (core/perception/certainty.py)."""
     world: Tensor
     """[B, 25, 3] metres, hip-centred, image axes (x right, y down, z forward)."""
     presence: Tensor
     """[B] probability that there is a person in the crop."""
+    visibility: Tensor
+    """[B] mean visibility of the keypoints, 0..1: how much of the person can be seen."""
     embedding: Tensor
     """[B, 1152]."""
     roi: Roi
@@ -55,6 +59,7 @@ class Reading:
             self.keypoints[index],
             self.world[index],
             self.presence[index],
+            self.visibility[index],
             self.embedding[index],
             self.roi[index],
             self.next_roi[index],
@@ -88,19 +93,33 @@ class CropReading(NamedTuple):
     """[B, L, 3] metres, crop axes."""
     presence: Tensor
     """[B]."""
+    visibility: Tensor
+    """[B] mean over the 25 keypoints."""
     embedding: Tensor
     """[B, 1152]."""
 
 
 def decode_output(output: LandmarkOutput) -> CropReading:
-    """Landmarks refined by the heat maps, confidence from visibility and presence; in the crops' coordinates."""
+    """Landmarks refined by the heat maps, the kept ones' confidence by `certainty`; in the crops' coordinates."""
+    keep = torch.tensor(BLAZEPOSE_INDICES, device=output.landmarks.device)
+    seen, heat = read_signs(output)
+    confidence = output.landmarks[..., 3:].sigmoid().amin(-1)
     return CropReading(
         points=refine_by_heatmaps(output.landmarks[..., :2], output.heatmaps),
-        confidence=output.landmarks[..., 3:].sigmoid().amin(-1),  # visibility, presence
+        confidence=confidence.index_copy(1, keep, confidence_of(seen, heat).to(confidence.dtype)),
         world=output.world,
         presence=output.presence,
+        visibility=seen.mean(-1),
         embedding=output.embedding,
     )
+
+
+def read_signs(output: LandmarkOutput) -> tuple[Tensor, Tensor]:
+    """What tells how sure the 25 keypoints are: visibility [B, 25] (of visibility and presence the lesser) and heat
+    [B, 25, 6] (heat.read_heat)."""
+    keep = torch.tensor(BLAZEPOSE_INDICES, device=output.landmarks.device)
+    landmarks = output.landmarks[:, keep].float()
+    return landmarks[..., 3:].sigmoid().amin(-1), read_heat(landmarks[..., :2] / CROP_SIZE, output.heatmaps[:, keep])
 
 
 def mirror_reading(reading: CropReading) -> CropReading:
@@ -134,6 +153,7 @@ def average_readings(first: CropReading, second: CropReading) -> CropReading:
         confidence=weight * first.confidence + (1 - weight) * second.confidence,
         world=wide * first.world + (1 - wide) * second.world,
         presence=(first.presence + second.presence) / 2,
+        visibility=(first.visibility + second.visibility) / 2,
         embedding=first.embedding,
     )
 
@@ -146,6 +166,7 @@ def _place(reading: CropReading, roi: Roi) -> Reading:
         keypoints=torch.cat((image_points[:, keep], reading.confidence[:, keep, None]), -1),
         world=rotate_world(reading.world[:, keep], roi.angle),
         presence=reading.presence,
+        visibility=reading.visibility,
         embedding=reading.embedding,
         roi=roi,
         next_roi=roi_from_points(image_points[:, HIP_CENTRE], image_points[:, SCALE_POINT]),

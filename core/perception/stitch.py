@@ -11,9 +11,9 @@ from core.skeleton import KEYPOINT_COUNT
 
 MIN_FRAMES = 8
 MIN_SECONDS = 0.25
-MIN_CONFIDENCE = 0.4
-"""Presence times mean keypoint confidence under which a person's first and last frames are not believed."""
-MIN_MEAN_CONFIDENCE = 0.45
+MIN_QUALITY = 0.4
+"""Presence times visibility under which a person's first and last frames are not believed."""
+MIN_MEAN_QUALITY = 0.45
 """The same on average, under which somebody is a chance find."""
 OUTSIDE_CONFIDENCE = 0.3
 """At most this for points outside the picture: the network guesses them, nothing was seen."""
@@ -52,12 +52,12 @@ def build_tracks(
 
 
 def _quality(sample: Sample) -> float:
-    return sample.presence * float(sample.keypoints[:, 2].mean())
+    return sample.presence * sample.visibility
 
 
 def trim_samples(samples: list[Sample]) -> list[Sample]:
     """Samples without the dubious frames at either end, where somebody comes or goes."""
-    good = [k for k, sample in enumerate(samples) if _quality(sample) >= MIN_CONFIDENCE]
+    good = [k for k, sample in enumerate(samples) if _quality(sample) >= MIN_QUALITY]
     return samples[good[0] : good[-1] + 1] if good else []
 
 
@@ -65,7 +65,7 @@ def is_person(samples: list[Sample]) -> bool:
     """Whether trimmed samples show somebody, rather than a chance find."""
     if len(samples) < MIN_FRAMES or samples[-1].time - samples[0].time < MIN_SECONDS:
         return False
-    return float(np.mean([_quality(sample) for sample in samples])) >= MIN_MEAN_CONFIDENCE
+    return float(np.mean([_quality(sample) for sample in samples])) >= MIN_MEAN_QUALITY
 
 
 def _prominence(samples: list[Sample]) -> float:

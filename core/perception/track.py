@@ -110,7 +110,7 @@ class Tracker:
         for (person, turn, _), look in zip(tries, self._look(image, [roi for _, _, roi in tries])):
             reading = look.reading
             turned = abs(float(wrap_angle(reading.next_roi.angle - reading.roi.angle)))
-            if not self._is_believable(look) or float(reading.keypoints[:, 2].mean()) < config.min_search_confidence:
+            if not self._is_believable(look) or float(reading.visibility) < config.min_search_visibility:
                 continue
             if turned > config.max_search_turn or self._is_taken(reading, index):
                 continue

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from core.body import Body
 from core.perception.blazepose import CROP_SIZE, BlazePoseLandmarks
-from core.perception.reading import read_output
+from core.perception.reading import read_output, read_signs
 from core.perception.roi import Roi, roi_from_points
 from core.rotation import matrix_to_quaternion
 from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_NAMES
@@ -199,8 +199,10 @@ def read_crops(
     embedding = reading.embedding.float()
     if projection is not None:
         embedding = embedding @ projection
+    seen, heat = read_signs(output)
     row = {
-        "keypoints": reading.keypoints.float(),
+        "keypoints": torch.cat((reading.keypoints[..., :2].float(), seen[..., None]), -1),
+        "heat": heat,
         "depth": output.landmarks[:, keep, 2].float() * (roi.size / CROP_SIZE)[:, None],
         "landmarks3d": reading.world.float(),
         "embedding": embedding.half(),
@@ -255,7 +257,7 @@ def _arrays(
 ) -> dict[str, np.ndarray]:
     """Everything as the shard stores it: frames of all clips one after the other."""
     B, T = takes.points.shape[:2]
-    kinds = {"presence": torch.float16, "depth": torch.float16, "landmarks3d": torch.float16}
+    kinds = {"presence": torch.float16, "heat": torch.float16, "depth": torch.float16, "landmarks3d": torch.float16}
     arrays = {n: v.to(kinds.get(n, v.dtype)).flatten(0, 1).cpu().numpy() for n, v in frames.items()}
     quats = matrix_to_quaternion(takes.person.rotmats)
     arrays["quats"] = quats.flatten(0, 1).half().cpu().numpy()

@@ -12,19 +12,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from core.atomic import AtomicFile
 from core.errors import InputError
+from core.perception.certainty import confidence_of
 from core.skeleton import SHAPE_COUNT
 
-VERSION = 3
-"""1 had no `spacing`, 2 people of other lengths."""
+VERSION = 4
+"""1 had no `spacing`, 2 people of other lengths, 3 no `heat`."""
 
 FRAME_FIELDS: dict[str, tuple[str, tuple[int | str, ...], str]] = {
     "quats": ("float16", (24, 4), "local rotations w x y z, w >= 0, the root's in the camera frame; renormalise"),
     "trans": ("float32", (3,), "SMPL translation in the camera frame"),
     "up": ("float16", (3,), "unit vector against gravity in the camera frame"),
     "keypoints": ("float32", (25, 3), "detector: x px, y px, visibility 0..1"),
+    "heat": ("float16", (25, 6), "detector: what its heat maps say of the keypoints (core.perception.heat)"),
     "depth": ("float16", (25,), "detector: landmark z in px of the full image, hip centre 0, away from camera +"),
     "landmarks3d": ("float16", (25, 3), "detector: world landmarks, metres, hip-centred, camera axes"),
     "embedding": ("float16", (-1,), "image embedding; 1152 numbers, or fewer after a projection"),
@@ -65,8 +68,12 @@ def save_arrays(path: str | Path, version: int, arrays: dict[str, np.ndarray]) -
         np.savez(out, version=np.int32(version), **arrays)
 
 
-def read_shard(path: str | Path) -> dict[str, np.ndarray]:
-    """Read one shard; raises InputError naming the file where it is not one."""
+def read_shard(path: str | Path, *, as_stored: bool = False) -> dict[str, np.ndarray]:
+    """Read one shard; raises InputError naming the file where it is not one.
+
+    The third of a keypoint's numbers is its confidence as the detector's reading gives it today, which follows from
+    the visibility and heat on file; as_stored leaves the visibility there.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -76,13 +83,22 @@ def read_shard(path: str | Path) -> dict[str, np.ndarray]:
     if version != VERSION:
         raise InputError(f"{path} was written by another version of the generator; make it again")
     _check(arrays, str(path))
-    return arrays
+    return arrays if as_stored else with_confidence(arrays)
 
 
-def read_shards(folder: str | Path, *, split: str | None = None) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the shards of a folder in order of name; `split` keeps only files named for it."""
+def with_confidence(shard: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A shard as stored -> the same with confidence in place of the keypoints' visibility."""
+    keypoints = torch.from_numpy(shard["keypoints"]).clone()
+    keypoints[..., 2] = confidence_of(keypoints[..., 2], torch.from_numpy(shard["heat"]))
+    return shard | {"keypoints": keypoints.numpy()}
+
+
+def read_shards(
+    folder: str | Path, *, split: str | None = None, as_stored: bool = False
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the shards of a folder in order of name; `split` keeps only files named for it. See `read_shard`."""
     for path in sorted(Path(folder).glob(f"{split or '*'}-*.npz")):
-        yield read_shard(path)
+        yield read_shard(path, as_stored=as_stored)
 
 
 def join_shards(shards: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
