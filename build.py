@@ -160,6 +160,11 @@ def demo(video: str | None) -> None:
         print(f"  {path.relative_to(ROOT)}  {path.stat().st_size / 1e6:.1f} MB")
 
 
+def side_by_side() -> tuple[str, ...]:
+    """Pytest's options for one process a core, up to four; a file's tests stay together, as they share fixtures."""
+    return "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"
+
+
 def test(arguments: list[str]) -> None:
     """Run style checks and all tests; extra arguments go to the engine's pytest."""
     python = ensure(".venv")
@@ -168,7 +173,7 @@ def test(arguments: list[str]) -> None:
         for name, command in (
             ("ruff check", (python, "-m", "ruff", "check", ".")),
             ("ruff format", (python, "-m", "ruff", "format", "--check", ".")),
-            ("engine tests", (python, "-m", "pytest", *arguments)),
+            ("engine tests", (python, "-m", "pytest", *side_by_side(), *arguments)),
         )
         if run(*command, check=False)
     ]

@@ -166,7 +166,7 @@ def test_doubtful_keypoints_count_by_the_square_of_their_confidence(scene, monke
     squared, linear = with_weight(0.4), with_weight(0.16)
     assert np.abs(squared - linear).max() > 0.03
     monkeypatch.setattr("core.recover.refine.DOUBT", 1)
-    np.testing.assert_allclose(squared, with_weight(0.16), atol=0.01)
+    np.testing.assert_allclose(squared, with_weight(0.16), atol=0.02)
 
 
 def test_unseen_frames_stay_where_the_motion_has_them(scene):

@@ -42,6 +42,11 @@ class Look:
         """Presence times visibility, 0..1."""
         return float(self.reading.presence * self.reading.visibility)
 
+    @property
+    def certainty(self) -> float:
+        """Mean keypoint confidence, 0..1."""
+        return float(self.reading.keypoints[:, 2].mean())
+
     def describe(self) -> np.ndarray:
         """[P, 3] colours, see appearance.py."""
         points = image_to_crop(self.reading.keypoints[:, :2], self.reading.roi).numpy()

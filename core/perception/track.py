@@ -1,7 +1,7 @@
 """Following several people from frame to frame: each has their own crop, the detector finds who is new.
 
-A person is read from the crop that the previous frame's landmarks ask for. Where that fails, crops turned several
-ways are tried, then the detector. Every few frames the detector looks at a part of the frame; proposals that are
+A person is read from the crop that the previous frame's landmarks ask for, and from others where that is unsure. Where
+it fails, crops turned several ways are tried, then the detector. Every few frames the detector looks at a part of the frame; proposals that are
 nobody's become new people, or people lost a moment ago, judged by place, size and colours, and they are followed
 back through the frames kept in memory, to where they appeared. Two crops that settle on one body are told apart by
 the motion before; the other is lost. Keypoints are never smoothed here, and sides that the network swaps stay
@@ -23,6 +23,7 @@ from core.perception.person import Look, Person, Sample, body_distance
 from core.perception.reading import Reading
 from core.perception.recognise import recognise_or_none
 from core.perception.roi import Roi, crop_numpy, roi_from_points, stack_rois, wrap_angle
+from core.perception.second_look import OTHER_CROPS, UNSURE, is_near, other_crops, surest
 
 
 class Tracker:
@@ -42,7 +43,7 @@ class Tracker:
         """One frame. image [H, W, 3] uint8 BGR; views: the parts of it that the detector is due to look at."""
         followed = self._active()
         clear: list[tuple[Person, Look]] = []
-        for person, look in zip(followed, self._look(image, [person.roi for person in followed])):
+        for person, look in zip(followed, self._follow(image, followed)):
             if self._is_believable(look):
                 clear.append((person, look))
                 person.qualities.append(look.quality)
@@ -77,14 +78,38 @@ class Tracker:
         batch = self.networks.read(crops, stack_rois(rois))
         return [Look(batch[k], crops[k]) for k in range(len(rois))]
 
+    def _follow(self, image: np.ndarray, people: list[Person]) -> list[Look]:
+        """Read everybody, a second time where that is unsure and the other reading is not of somebody else."""
+        looks = self._look(image, [person.roi for person in people])
+        others = [[other for other in self._near if other is not person] for person in people]
+        return self._look_again(image, looks, others)
+
+    def _look_again(self, image: np.ndarray, looks: list[Look], others: list[list[Person]]) -> list[Look]:
+        """The surest of each look and, where it is unsure, of looks from other crops (second_look.py). Readings of
+        what others were in their latest frames do not count."""
+        doubted = [k for k, look in enumerate(looks) if look.certainty < UNSURE and self._is_believable(look)]
+        crops = [other_crops(looks[k].reading.roi) for k in doubted]
+        again = self._look(image, [roi for rois in crops for roi in rois])
+        chosen = list(looks)
+        for place, k in enumerate(doubted):
+            tries = again[place * len(OTHER_CROPS) : (place + 1) * len(OTHER_CROPS)]
+            sure = [look.certainty if self._is_own_body(look, others[k]) else 0.0 for look in tries]
+            which, counts = surest(torch.tensor([looks[k].certainty]), torch.tensor(sure)[:, None])
+            if counts:
+                chosen[k] = tries[int(which)]
+        return chosen
+
+    def _is_own_body(self, look: Look, others: list[Person]) -> bool:
+        if not self._is_believable(look):
+            return False
+        keypoints, size = look.reading.keypoints.numpy(), float(look.reading.next_roi.size)
+        return all(body_distance(keypoints, p.last.keypoints, size) > 2 * self.config.same_body for p in others)
+
     def _is_believable(self, look: Look) -> bool:
         """A person is there, and not impossibly far or large compared with the crop."""
-        if look.presence < self.config.min_presence:
-            return False
-        here, there = look.reading.roi, look.reading.next_roi
-        shift = float((there.center - here.center).norm() / here.size)
-        growth = float(there.size / here.size)
-        return shift <= self.config.max_shift and 1 / self.config.max_growth <= growth <= self.config.max_growth
+        limits = {"max_shift": self.config.max_shift, "max_growth": self.config.max_growth}
+        is_there = look.presence >= self.config.min_presence
+        return is_there and bool(is_near(look.reading.roi, look.reading.next_roi, **limits))
 
     def _is_taken(self, reading: Reading, frame: int, but: Person | None = None) -> bool:
         """True if the reading shows somebody who is known in that frame already."""
@@ -182,6 +207,7 @@ class Tracker:
         there = [look.reading.next_roi for look in rough if look.presence >= self.config.min_presence]
         there = [roi for roi in there if float(roi.size) >= self.config.min_size]
         looks = [look for look in self._look(image, there) if look.presence >= self.config.min_presence]
+        looks = self._look_again(image, looks, [active] * len(looks))
         for look in sorted(looks, key=lambda look: -look.quality * float(look.reading.next_roi.size)):
             if self._is_taken(look.reading, index):
                 continue
@@ -210,7 +236,7 @@ class Tracker:
         """
         found: list[Sample] = []
         for index, time, image in reversed(self._past):
-            look = self._look(image, [look.reading.next_roi])[0]
+            look = self._look_again(image, self._look(image, [look.reading.next_roi]), [[]])[0]
             if not self._is_believable(look) or look.quality < self.config.look_back_quality:
                 break
             if self._is_taken(look.reading, index):

@@ -26,9 +26,9 @@ CALM = 0.35
 """Share of the angular acceleration that the fit takes for ordinary: a network's motion is calm already."""
 AFTER_NETWORK = FitOptions(
     sigmas=Sigmas(
-        image=0.015,
-        image_robust=0.085,
-        direction=(1.5, 1.5, 0.15),
+        image=0.01,
+        image_robust=0.12,
+        direction=(1.5, 1.5, 0.25),
         balance=math.inf,
         prior=4.0,
         straight=math.inf,
@@ -36,7 +36,7 @@ AFTER_NETWORK = FitOptions(
     ),
     coarse_iterations=0,
     iterations=4,
-    anchor_strength=0.2,
+    anchor_strength=0.35,
 )
 """Tuned on rendered validation clips: tight on picture and acceleration together is nearer to the truth, calmer
 and nearer to the picture than looser on both. Outliers are disbelieved from the start, as the start is good. The
