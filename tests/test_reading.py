@@ -138,7 +138,9 @@ def test_heat_is_taken_in_before_the_mean():
 
 def reading_of(points: torch.Tensor, confidence: float) -> CropReading:
     known = torch.full((1, 39), confidence)
-    return CropReading(points[None], known, points.new_zeros(1, 39, 3), torch.ones(1), torch.ones(1), torch.zeros(1, 1152))
+    return CropReading(
+        points[None], known, points.new_zeros(1, 39, 3), torch.ones(1), torch.ones(1), torch.zeros(1, 1152)
+    )
 
 
 def test_limbs_whose_sides_are_exchanged_are_not_averaged_into_the_middle():
