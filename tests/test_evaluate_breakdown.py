@@ -254,6 +254,7 @@ def shards(tmp_path, body):
         "trans": np.concatenate([c.trans.numpy() for c in clips]),
         "up": np.tile([0, -1, 0], (48, 1)).astype(np.float16),
         "keypoints": np.concatenate([c.track.keypoints for c in clips]),
+        "heat": np.tile(np.float16([0.9, 0.9, 0.05, 0.02, 0.005, 0.01]), (48, 25, 1)),
         "depth": np.zeros((48, 25), np.float16),
         "landmarks3d": np.concatenate([c.track.landmarks3d for c in clips]).astype(np.float16),
         "embedding": np.zeros((48, 4), np.float16),

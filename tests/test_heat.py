@@ -50,7 +50,8 @@ def test_two_blobs():
         point = torch.tensor([[[24.5 / 64, 32.5 / 64]]])
         got = dict(zip(HEAT_FIELDS, read_heat(point, logits)[0, 0].tolist()))
         assert abs(got["peak"] - 0.9) < 1e-3 and abs(got["here"] - 0.9) < 1e-3 and got["apart"] < 1e-6
-        # a Gaussian's square has variance sigma^2 / 2 along each axis; two of weights 0.81 and faint^2, 16 cells apart
+        # a Gaussian's square has variance sigma^2 / 2 along each axis.
+        # Two of them, of weights 0.81 and faint^2, lie 16 cells apart.
         share = faint**2 / (0.81 + faint**2)
         np.testing.assert_allclose(got["aside"], share * 16 / 64, atol=1e-3)
         np.testing.assert_allclose(got["spread"], math.sqrt(4 + share * (1 - share) * 256) / 64, rtol=0.02)

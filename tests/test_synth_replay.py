@@ -48,7 +48,7 @@ def recording(body, *, swapped: bool, seen: bool = True) -> dict[str, np.ndarray
         "hidden": torch.zeros((2, T, 25), dtype=torch.uint8),
     }
     arrays = {name: v.flatten(0, 1).numpy() for name, v in flat.items()}
-    names = ("depth", "embedding", "roi", "restarted", "up")
+    names = ("heat", "depth", "embedding", "roi", "restarted", "up")
     arrays |= {name: np.zeros((2 * T, 1), np.float32) for name in names}
     clip = {
         name: np.zeros(2) for name in ("subject", "motion", "motion_start", "speed", "is_mirrored", "split", "seed")

@@ -61,7 +61,7 @@ def fit(seen: Tensor, heat: Tensor, error: Tensor) -> Tensor:
 
 
 def _fit_one(X: Tensor, error: Tensor) -> Tensor:
-    """Coefficients [F] of log s = X w by damped Newton steps on standardised features X [n, F] (the first are ones)."""
+    """Coefficients [F] of log s = X w by damped Newton steps; features X [n, F], the first of them ones."""
     middle, scale = X.mean(0), X.std(0).clamp_min(1e-6)
     middle[0], scale[0] = 0, 1
     Z = (X - middle) / scale

@@ -32,7 +32,7 @@ def surest(first: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def is_near(crop: Roi, asked: Roi, *, max_shift: float, max_growth: float) -> Tensor:
-    """[B] bool: the crop that landmarks ask for is not impossibly far from, or larger than, the one they were read in."""
+    """[B] bool: the crop that landmarks ask for is not impossibly far from theirs, or larger."""
     shift = (asked.center - crop.center).norm(dim=-1) / crop.size
     growth = torch.log(asked.size / crop.size).abs()
     return (shift <= max_shift) & (growth <= torch.log(torch.tensor(max_growth)))

@@ -1,10 +1,10 @@
 """Following several people from frame to frame: each has their own crop, the detector finds who is new.
 
-A person is read from the crop that the previous frame's landmarks ask for, and from others where that is unsure. Where
-it fails, crops turned several ways are tried, then the detector. Every few frames the detector looks at a part of the frame; proposals that are
-nobody's become new people, or people lost a moment ago, judged by place, size and colours, and they are followed
-back through the frames kept in memory, to where they appeared. Two crops that settle on one body are told apart by
-the motion before; the other is lost. Keypoints are never smoothed here, and sides that the network swaps stay
+A person is read from the crop that the previous frame's landmarks ask for, and from others where that is unsure.
+Where it fails, crops turned several ways are tried, then the detector. Every few frames the detector looks at a part
+of the frame; proposals that are nobody's become new people, or people lost a moment ago, judged by place, size and
+colours, and they are followed back through the frames kept in memory, to where they appeared. Two crops that settle
+on one body are told apart by the motion before; the other is lost. Keypoints are never smoothed here, and sides that the network swaps stay
 swapped. `stitch.py` makes tracks of what this leaves.
 """
 
