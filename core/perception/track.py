@@ -4,8 +4,8 @@ A person is read from the crop that the previous frame's landmarks ask for, and 
 Where it fails, crops turned several ways are tried, then the detector. Every few frames the detector looks at a part
 of the frame; proposals that are nobody's become new people, or people lost a moment ago, judged by place, size and
 colours, and they are followed back through the frames kept in memory, to where they appeared. Two crops that settle
-on one body are told apart by the motion before; the other is lost. Keypoints are never smoothed here, and sides that the network swaps stay
-swapped. `stitch.py` makes tracks of what this leaves.
+on one body are told apart by the motion before; the other is lost. Keypoints are never smoothed here, and sides that
+the network swaps stay swapped. `stitch.py` makes tracks of what this leaves.
 """
 
 from __future__ import annotations
