@@ -90,9 +90,9 @@ def test_confidence_follows_from_the_smaller_of_visibility_and_presence_and_the_
     output.landmarks[0, :, 3], output.landmarks[0, :, 4] = 0.0, 50.0
     output.landmarks[0, 0, 3:] = torch.tensor([50.0, math.log(0.25 / 0.75)])
     output.heatmaps[0, :, 30:33, 30:33] = 3.0
-    seen, heat = read_signs(output)
+    signs, kept = read_signs(output), list(BLAZEPOSE_INDICES)
+    seen, heat = signs.visibility[:, kept], signs.heat
     np.testing.assert_allclose(seen[0], [0.25] + [0.5] * 24, atol=1e-6)
-    kept = list(BLAZEPOSE_INDICES)
     expected = read_heat(output.landmarks[:, kept, :2] / 256, output.heatmaps[:, kept])
     np.testing.assert_allclose(heat, expected, atol=1e-6)
     roi = Roi(torch.zeros(1, 2), torch.ones(1), torch.zeros(1))

@@ -10,7 +10,8 @@ from stick_body import build_stick_body
 
 from core.recover.evidence import read_evidence
 from core.recover.sides import exchange_sides, settle_sides
-from core.skeleton import KEYPOINT_MIRROR
+from core.recover.terms import PAIRS
+from core.skeleton import KEYPOINT_MIRROR, KEYPOINT_NAMES
 
 MIRROR = list(KEYPOINT_MIRROR)
 
@@ -72,6 +73,23 @@ def test_exchanging_twice_changes_nothing(scene):
     twice = exchange_sides(exchange_sides(evidence, all_frames), all_frames)
     np.testing.assert_allclose(twice.rays, evidence.rays)
     np.testing.assert_allclose(twice.points, evidence.points)
+
+
+def test_exchanged_limbs_take_their_belief_along(scene):
+    """Landmarks of unsure keypoints keep the belief that `read_evidence` gave them, on their new side."""
+    track = replace(scene[0], keypoints=scene[0].keypoints.copy())
+    elbow, knee = KEYPOINT_NAMES.index("left_elbow"), KEYPOINT_NAMES.index("right_knee")
+    track.keypoints[:, [elbow, knee], 2] = 0.12
+    evidence = read_evidence(track, CAMERA)
+    one = torch.zeros(90, dtype=torch.bool)
+    one[40] = True
+    changed = exchange_sides(evidence, one, belief=0.5).pair_confidence
+    np.testing.assert_array_equal(changed[~one], evidence.pair_confidence[~one])
+    left = PAIRS.index((KEYPOINT_NAMES.index("left_shoulder"), elbow))
+    right = PAIRS.index((KEYPOINT_NAMES.index("right_shoulder"), KEYPOINT_NAMES.index("right_elbow")))
+    assert 0.4 < evidence.pair_confidence[40, left] < evidence.pair_confidence[40, right]
+    np.testing.assert_allclose(changed[40, right], evidence.pair_confidence[40, left] / 2)
+    np.testing.assert_allclose(changed[40, left], evidence.pair_confidence[40, right] / 2)
 
 
 def test_who_walks_away_is_not_taken_to_walk_backwards():

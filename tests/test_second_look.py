@@ -10,7 +10,7 @@ import torch
 
 from core.perception.reading import Reading
 from core.perception.roi import Roi
-from core.perception.second_look import GAIN, OTHER_CROPS, UNSURE, is_near, other_crops, surest
+from core.perception.second_look import GAIN, OTHER_CROPS, UNSURE, other_crops, surest
 from tests.test_track import Actor, Stage, assert_follows, follow, frames_of, stand
 
 
@@ -28,17 +28,9 @@ def test_other_crops_keep_the_middle():
 
 
 def test_the_surest_counts_where_the_first_is_doubted_and_it_is_much_surer():
-    first = torch.tensor([0.3, 0.3, UNSURE + 0.01])
-    others = torch.tensor([[0.2, 0.3 + GAIN / 2, 0.9], [0.3 + 2 * GAIN, 0.1, 0.8]])
-    which, counts = surest(first, others)
-    assert counts.tolist() == [True, False, False] and which[0] == 1
-
-
-def test_near():
-    limits = {"max_shift": 0.3, "max_growth": 1.5}
-    crop = a_roi(0.0, 100.0)
-    for shift, size, expected in ((29, 100, True), (31, 100, False), (0, 149, True), (0, 151, False), (0, 66, False)):
-        assert is_near(crop, a_roi(shift, size), **limits).item() is expected, (shift, size)
+    assert surest(0.3, [0.2, 0.3 + 2 * GAIN, 0.3]) == 1
+    assert surest(0.3, [0.3 + GAIN / 2, 0.1]) is None
+    assert surest(UNSURE + 0.01, [0.9, 0.8]) is None
 
 
 class Misreader(Stage):

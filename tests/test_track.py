@@ -140,6 +140,17 @@ def frames_of(tracker: Tracker, k: int = 0) -> list[int]:
     return [sample.frame for sample in tracker.people[k].samples]
 
 
+@pytest.mark.parametrize(
+    ("shift", "size", "goes_on"),
+    [(58, 200, True), (62, 200, False), (0, 298, True), (0, 302, False), (0, 134, True), (0, 132, False)],
+)
+def test_who_leaps_impossibly_far_or_grows_is_not_followed(shift, size, goes_on):
+    """From frame 10 on the landmarks ask for a crop `shift` px aside, of another size; who is lost stays it."""
+    actor = Actor(lambda k: (250, 240, 200, 0.0) if k < 10 else (250 + shift, 240, size, 0.0))
+    tracker = follow(Stage(actor), 12, TrackingConfig(detect_every=100, search_seconds=0.0, asks=0))
+    assert frames_of(tracker) == list(range(12 if goes_on else 10))
+
+
 def assert_follows(tracker: Tracker, k: int, actor: Actor) -> None:
     """Every sample of person k shows this actor."""
     for sample in tracker.people[k].samples:

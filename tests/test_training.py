@@ -204,6 +204,13 @@ def test_training_resumes_where_it_stopped(body, tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("nothing", [{"budget_s": 0.0}, {"steps": 0}])
+def test_a_stage_without_budget_is_over_at_once(body, tmp_path, nothing):
+    trainer = a_trainer(body, tmp_path, steps=5)
+    trainer.stage = replace(trainer.stage, **nothing)
+    assert trainer.run() and trainer.step == 0 and not trainer.history.rows
+
+
 def test_a_step_that_is_not_finite_is_left_out(body, tmp_path):
     trainer = a_trainer(body, tmp_path, steps=1)
     bad = a_batch(4, 8)

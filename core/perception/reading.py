@@ -69,9 +69,10 @@ class Reading:
         return len(self.presence)
 
 
-def read_output(output: LandmarkOutput, roi: Roi) -> Reading:
-    """Network output for B crops, and the Roi [B] they were taken at -> Reading."""
-    return _place(decode_output(output), roi)
+def read_output(output: LandmarkOutput, roi: Roi, signs: Signs | None = None) -> Reading:
+    """Network output for B crops, the Roi [B] they were taken at, and the output's signs where they are at hand ->
+    Reading."""
+    return _place(decode_output(output, signs), roi)
 
 
 def read_both(output: LandmarkOutput, mirrored: LandmarkOutput, roi: Roi) -> Reading:
@@ -99,27 +100,35 @@ class CropReading(NamedTuple):
     """[B, 1152]."""
 
 
-def decode_output(output: LandmarkOutput) -> CropReading:
-    """Landmarks refined by the heat maps, the kept ones' confidence by `certainty`; in the crops' coordinates."""
+class Signs(NamedTuple):
+    """What tells how sure the landmark network is of B people."""
+
+    visibility: Tensor
+    """[B, L] of visibility and presence the lesser, 0..1."""
+    heat: Tensor
+    """[B, 25, 6] of the kept landmarks (heat.read_heat)."""
+
+
+def read_signs(output: LandmarkOutput) -> Signs:
+    """The signs in the network's output for B crops."""
     keep = torch.tensor(BLAZEPOSE_INDICES, device=output.landmarks.device)
-    seen, heat = read_signs(output)
-    confidence = output.landmarks[..., 3:].sigmoid().amin(-1)
+    places = output.landmarks[:, keep, :2].float() / CROP_SIZE
+    return Signs(output.landmarks[..., 3:].float().sigmoid().amin(-1), read_heat(places, output.heatmaps[:, keep]))
+
+
+def decode_output(output: LandmarkOutput, signs: Signs | None = None) -> CropReading:
+    """Landmarks refined by the heat maps, the kept ones' confidence by `certainty`; in the crops' coordinates."""
+    visibility, heat = signs or read_signs(output)
+    keep = torch.tensor(BLAZEPOSE_INDICES, device=visibility.device)
+    seen = visibility[:, keep]
     return CropReading(
         points=refine_by_heatmaps(output.landmarks[..., :2], output.heatmaps),
-        confidence=confidence.index_copy(1, keep, confidence_of(seen, heat).to(confidence.dtype)),
+        confidence=visibility.index_copy(1, keep, confidence_of(seen, heat)),
         world=output.world,
         presence=output.presence,
         visibility=seen.mean(-1),
         embedding=output.embedding,
     )
-
-
-def read_signs(output: LandmarkOutput) -> tuple[Tensor, Tensor]:
-    """What tells how sure the 25 keypoints are: visibility [B, 25] (of visibility and presence the lesser) and heat
-    [B, 25, 6] (heat.read_heat)."""
-    keep = torch.tensor(BLAZEPOSE_INDICES, device=output.landmarks.device)
-    landmarks = output.landmarks[:, keep].float()
-    return landmarks[..., 3:].sigmoid().amin(-1), read_heat(landmarks[..., :2] / CROP_SIZE, output.heatmaps[:, keep])
 
 
 def mirror_reading(reading: CropReading) -> CropReading:

@@ -23,7 +23,7 @@ from core.perception.person import Look, Person, Sample, body_distance
 from core.perception.reading import Reading
 from core.perception.recognise import recognise_or_none
 from core.perception.roi import Roi, crop_numpy, roi_from_points, stack_rois, wrap_angle
-from core.perception.second_look import OTHER_CROPS, UNSURE, is_near, other_crops, surest
+from core.perception.second_look import OTHER_CROPS, UNSURE, other_crops, surest
 
 
 class Tracker:
@@ -94,9 +94,9 @@ class Tracker:
         for place, k in enumerate(doubted):
             tries = again[place * len(OTHER_CROPS) : (place + 1) * len(OTHER_CROPS)]
             sure = [look.certainty if self._is_own_body(look, others[k]) else 0.0 for look in tries]
-            which, counts = surest(torch.tensor([looks[k].certainty]), torch.tensor(sure)[:, None])
-            if counts:
-                chosen[k] = tries[int(which)]
+            which = surest(looks[k].certainty, sure)
+            if which is not None:
+                chosen[k] = tries[which]
         return chosen
 
     def _is_own_body(self, look: Look, others: list[Person]) -> bool:
@@ -107,9 +107,11 @@ class Tracker:
 
     def _is_believable(self, look: Look) -> bool:
         """A person is there, and not impossibly far or large compared with the crop."""
-        limits = {"max_shift": self.config.max_shift, "max_growth": self.config.max_growth}
-        is_there = look.presence >= self.config.min_presence
-        return is_there and bool(is_near(look.reading.roi, look.reading.next_roi, **limits))
+        crop, asked = look.reading.roi, look.reading.next_roi
+        shift = float((asked.center - crop.center).norm() / crop.size)
+        growth = float(asked.size / crop.size)
+        is_near = shift <= self.config.max_shift and 1 / self.config.max_growth <= growth <= self.config.max_growth
+        return look.presence >= self.config.min_presence and is_near
 
     def _is_taken(self, reading: Reading, frame: int, but: Person | None = None) -> bool:
         """True if the reading shows somebody who is known in that frame already."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -74,11 +74,15 @@ def read_evidence(track: Track, camera: Camera) -> Evidence:
     usable = ((inside > 0.2).sum(1) >= LEAST_POINTS) & (landmarks.abs().amax((1, 2)) > 0.05)
     times = torch.from_numpy(track.times.astype(np.float64))
     upright = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64).expand(len(rays), 3)
-    evidence = assemble_evidence(times, rays, confidence, points, usable, upright)
     least, more = LANDMARK_BELIEF
+    belief = of_pairs(inside) * (least + more * of_pairs(confidence))
+    return assemble_evidence(times, rays, confidence, points, belief, usable, upright)
+
+
+def of_pairs(weights: Tensor) -> Tensor:
+    """Of keypoints' weights [N, K], the lesser of each pair [N, P]."""
     first, second = (list(side) for side in zip(*PAIRS))
-    shown = torch.minimum(inside[:, first], inside[:, second]) * usable[:, None]
-    return replace(evidence, pair_confidence=shown * (least + more * evidence.pair_confidence))
+    return torch.minimum(weights[:, first], weights[:, second])
 
 
 def read_keypoints(track: Track, camera: Camera) -> tuple[Tensor, Tensor]:
@@ -111,13 +115,20 @@ def _inside(keypoints: Tensor, camera: Camera) -> Tensor:
 
 
 def assemble_evidence(
-    times: Tensor, rays: Tensor, confidence: Tensor, points: Tensor, usable: Tensor, upright: Tensor
+    times: Tensor,
+    rays: Tensor,
+    confidence: Tensor,
+    points: Tensor,
+    pair_confidence: Tensor,
+    usable: Tensor,
+    upright: Tensor,
 ) -> Evidence:
-    """Evidence from rays [N, K, 2], confidence [N, K], points [N, K, 3] m and usable [N]; directions are derived."""
+    """Evidence from rays [N, K, 2], confidence [N, K], points [N, K, 3] m, pair_confidence [N, P] and usable [N];
+    directions are derived."""
     first, second = (list(side) for side in zip(*PAIRS))
     difference = points[:, second] - points[:, first]
     length = difference.norm(dim=-1, keepdim=True)
-    pair_confidence = torch.minimum(confidence[:, first], confidence[:, second]) * (length[..., 0] > 1e-3)
+    pair_confidence = pair_confidence * (length[..., 0] > 1e-3)
     return Evidence(
         times,
         rays,

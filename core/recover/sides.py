@@ -11,12 +11,13 @@ keypoints.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from core.recover.evidence import Evidence, assemble_evidence
+from core.recover.terms import PAIRS
 from core.skeleton import KEYPOINT_MIRROR, KEYPOINT_NAMES
 
 MEMORY = 6
@@ -29,6 +30,10 @@ SLOW = torch.tensor(
     dtype=torch.float64,
 )
 """Hands say little of the sides: they move most."""
+PAIR_MIRROR = [
+    next(p for p, pair in enumerate(PAIRS) if set(pair) == {KEYPOINT_MIRROR[a], KEYPOINT_MIRROR[b]}) for a, b in PAIRS
+]
+"""Which pair each one is when sides are exchanged."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +61,15 @@ def exchange_sides(evidence: Evidence, exchanged: Tensor, belief: float = 1.0) -
     """Evidence with left and right exchanged and depth turned inside out in frames where `exchanged` [N] is True."""
     mirror, where = list(KEYPOINT_MIRROR), exchanged[:, None]
     depth_flip = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
-    changed = assemble_evidence(
+    return assemble_evidence(
         evidence.times,
         torch.where(where[..., None], evidence.rays[:, mirror], evidence.rays),
         torch.where(where, evidence.confidence[:, mirror], evidence.confidence),
         torch.where(where[..., None], evidence.points[:, mirror] * depth_flip, evidence.points),
+        torch.where(where, belief * evidence.pair_confidence[:, PAIR_MIRROR], evidence.pair_confidence),
         evidence.usable,
         evidence.upright,
     )
-    return replace(changed, pair_confidence=torch.where(where, belief, 1.0) * changed.pair_confidence)
 
 
 def settle_sides(

@@ -194,15 +194,15 @@ def read_crops(
     """Run the detector on crops [B, 3, 256, 256]; returns the shard's fields, the next crop and who is lost [B]."""
     weight = next(detector.parameters())
     output = detector(crops.to(weight.dtype).contiguous(memory_format=torch.channels_last))
-    reading = read_output(output, roi)
+    signs = read_signs(output)
+    reading = read_output(output, roi, signs)
     keep = torch.tensor(BLAZEPOSE_INDICES, device=crops.device)
     embedding = reading.embedding.float()
     if projection is not None:
         embedding = embedding @ projection
-    seen, heat = read_signs(output)
     row = {
-        "keypoints": torch.cat((reading.keypoints[..., :2].float(), seen[..., None]), -1),
-        "heat": heat,
+        "keypoints": torch.cat((reading.keypoints[..., :2].float(), signs.visibility[:, keep, None]), -1),
+        "heat": signs.heat,
         "depth": output.landmarks[:, keep, 2].float() * (roi.size / CROP_SIZE)[:, None],
         "landmarks3d": reading.world.float(),
         "embedding": embedding.half(),

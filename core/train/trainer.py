@@ -99,7 +99,9 @@ class StageTrainer:
     @property
     def progress(self) -> float:
         """Share of the budget that is used, 0..1."""
-        return max(self.seconds / max(self.stage.budget_s, 1e-9), self.step / max(self.stage.steps, 1))
+        if min(self.stage.budget_s, self.stage.steps) <= 0:
+            return 1.0
+        return max(self.seconds / self.stage.budget_s, self.step / self.stage.steps)
 
     def run(self, *, stop_after_s: float = math.inf) -> bool:
         """Train until the budget is used or `stop_after_s` from now; returns whether the stage is finished."""
