@@ -25,7 +25,7 @@ class FakeNetworks:
     def __init__(self, calls: int = 0) -> None:
         self.calls = calls
 
-    def read(self, crops, roi):
+    def read(self, crops, roi, **how):
         self.calls += 1
         count = len(crops)
         rng = np.random.default_rng(self.calls)

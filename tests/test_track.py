@@ -80,7 +80,7 @@ class Stage:
                 image[rows, columns, 1:] = colour
         return image
 
-    def read(self, crops: np.ndarray, roi: Roi) -> Reading:
+    def read(self, crops: np.ndarray, roi: Roi, **how: float) -> Reading:
         self.crops_read += len(crops)
         singles = [self._read_one(int(np.median(crop[96:160, 96:160, 0])), roi[k]) for k, crop in enumerate(crops)]
         keypoints, presences, rois = zip(*singles)

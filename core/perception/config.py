@@ -17,6 +17,8 @@ class TrackingConfig:
     """Frames between looks of the detector, each at the next part of the frame."""
     look_every: int = 1
     """Frames between looks at the video; those between are filled in. A divisor of detect_every."""
+    mirrored_under: float = 0.65
+    """Mean confidence of the keypoints under which a crop is read in a mirror as well, for the mean of both."""
     min_presence: float = 0.5
     min_size: float = 24.0
     """Side of a crop in px, under which nothing can be made out."""
@@ -38,7 +40,7 @@ class TrackingConfig:
     search_seconds_at_most: float = 1.0
     """... and how long after the last frame that needed none ..."""
     search_frames: int = 20
-    search_quality: float = 0.6
+    search_quality: float = 0.4
     """... for a person followed this many frames, this well, ..."""
     search_inside: float = 0.75
     """... of whose body this part is expected inside the picture."""
@@ -61,3 +63,7 @@ class TrackingConfig:
     look_back_bytes: int = 96 << 20
     """Memory for past frames, through which new people are followed back."""
     look_back_quality: float = 0.4
+
+    def tolerated_colours(self, gap: float) -> float:
+        """Appearance distance up to which somebody seen again after `gap` seconds is the same person."""
+        return self.other_colours * (1 + math.exp(-gap / self.doubt_seconds))

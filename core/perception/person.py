@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -18,7 +19,11 @@ BODY = tuple(
 )
 MOTION_FRAMES = 5
 """Frames from which speed is taken."""
+REST_FRAMES = 3.0
+"""In how many frames' way the hips come to rest in a somersault, where they go round."""
 SIZE_FRAMES = 15
+SURE = 0.3
+"""Certainty from which a sample says where somebody was and how they turned; below, it may be anything."""
 APPEARANCE_EVERY = 5
 APPEARANCE_RATE = 0.3
 QUALITY_FRAMES = 20
@@ -71,6 +76,11 @@ class Sample:
     """[2], with size and angle the crop that the landmarks ask for."""
     size: float
     angle: float
+
+    @property
+    def certainty(self) -> float:
+        """Mean keypoint confidence, 0..1."""
+        return float(self.keypoints[:, 2].mean())
 
     @staticmethod
     def from_reading(frame: int, time: float, reading: Reading) -> Sample:
@@ -132,14 +142,23 @@ class Person:
                 return sample if sample.frame == frame else None
         return None
 
-    def expected_roi(self, frame: int) -> Roi:
-        """Where the person should be in a later frame, moving and turning on as in the last few frames."""
-        recent = [s for s in self.samples[-1 - MOTION_FRAMES :] if self.last.frame - s.frame <= MOTION_FRAMES]
-        ahead = (frame - self.last.frame) / max(1, self.last.frame - recent[0].frame)
-        center = self.last.center + (self.last.center - recent[0].center) * ahead
+    @property
+    def last_sure(self) -> Sample:
+        """The last of the latest samples that is sure; the last one where none is."""
+        return next((s for s in reversed(self.samples[-SIZE_FRAMES:]) if s.certainty >= SURE), self.last)
+
+    def expected_roi(self, frame: int, *, coming_to_rest: bool = False) -> Roi:
+        """Where the person should be in a later frame, turning on as in the last few sure ones, and moving on as well
+        or coming to rest."""
+        latest, last = self.samples[-SIZE_FRAMES:], self.last_sure
+        known = [s for s in latest if s.certainty >= SURE] or latest
+        recent = [s for s in known if last.frame - s.frame <= MOTION_FRAMES]
+        span, ahead = max(1, last.frame - recent[0].frame), frame - last.frame
+        way = REST_FRAMES * (1 - math.exp(-ahead / REST_FRAMES)) if coming_to_rest else ahead
+        center = last.center + (last.center - recent[0].center) * (way / span)
         turned = np.diff(np.unwrap([s.angle for s in recent])).sum()
-        angle = torch.tensor(self.last.angle + turned * ahead, dtype=torch.float32)
-        size = float(np.median([s.size for s in self.samples[-SIZE_FRAMES:]]))
+        angle = torch.tensor(last.angle + turned * (ahead / span), dtype=torch.float32)
+        size = float(np.median([s.size for s in known]))
         return Roi(torch.from_numpy(center.astype(np.float32)), torch.tensor(size), wrap_angle(angle))
 
     def continuity(self, count: int) -> float:

@@ -16,9 +16,15 @@ class Quality:
     """Frames between looks at the video."""
     reads_mirrored: bool = False
     """Read every crop and its mirror image, for the mean of both."""
+    mirrored_under: float = TrackingConfig.mirrored_under
+    """Read less sure ones so."""
 
 
-MEANING = {"draft": Quality(look_every=2), "standard": Quality(), "high": Quality(reads_mirrored=True)}
+MEANING = {
+    "draft": Quality(look_every=2, mirrored_under=0.0),
+    "standard": Quality(),
+    "high": Quality(reads_mirrored=True),
+}
 
 
 def networks_for(quality: str, *, device: torch.device | str = "cpu") -> Networks:
@@ -28,4 +34,5 @@ def networks_for(quality: str, *, device: torch.device | str = "cpu") -> Network
 
 def tracking_for(quality: str, *, max_people: int = TrackingConfig.max_people) -> TrackingConfig:
     """The numbers that a job of that quality follows people by."""
-    return TrackingConfig(max_people=max_people, look_every=MEANING[quality].look_every)
+    meaning = MEANING[quality]
+    return TrackingConfig(max_people=max_people, look_every=meaning.look_every, mirrored_under=meaning.mirrored_under)

@@ -72,7 +72,7 @@ class Reading:
 def read_output(output: LandmarkOutput, roi: Roi, signs: Signs | None = None) -> Reading:
     """Network output for B crops, the Roi [B] they were taken at, and the output's signs where they are at hand ->
     Reading."""
-    return _place(decode_output(output, signs), roi)
+    return place_reading(decode_output(output, signs), roi)
 
 
 def read_both(output: LandmarkOutput, mirrored: LandmarkOutput, roi: Roi) -> Reading:
@@ -80,7 +80,7 @@ def read_both(output: LandmarkOutput, mirrored: LandmarkOutput, roi: Roi) -> Rea
 
     The embedding is the unmirrored crop's.
     """
-    return _place(average_readings(decode_output(output), mirror_reading(decode_output(mirrored))), roi)
+    return place_reading(average_readings(decode_output(output), mirror_reading(decode_output(mirrored))), roi)
 
 
 class CropReading(NamedTuple):
@@ -98,6 +98,19 @@ class CropReading(NamedTuple):
     """[B] mean over the 25 keypoints."""
     embedding: Tensor
     """[B, 1152]."""
+
+    @property
+    def certainty(self) -> Tensor:
+        """[B] mean confidence of the 25 keypoints."""
+        return self.confidence[:, list(BLAZEPOSE_INDICES)].mean(-1)
+
+    def pick(self, rows: Tensor) -> CropReading:
+        """Some of the people."""
+        return CropReading(*(part[rows] for part in self))
+
+    def replaced(self, rows: Tensor, by: CropReading) -> CropReading:
+        """With the people of a mask [B] as they are in `by`."""
+        return CropReading(*(part.index_put((rows,), new.to(part.dtype)) for part, new in zip(self, by)))
 
 
 class Signs(NamedTuple):
@@ -167,8 +180,8 @@ def average_readings(first: CropReading, second: CropReading) -> CropReading:
     )
 
 
-def _place(reading: CropReading, roi: Roi) -> Reading:
-    """Project a crop's reading to the image."""
+def place_reading(reading: CropReading, roi: Roi) -> Reading:
+    """What was read from crops taken at roi [B], in the full image."""
     image_points = crop_to_image(reading.points, roi)
     keep = torch.tensor(BLAZEPOSE_INDICES, device=image_points.device)
     return Reading(

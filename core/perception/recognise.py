@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from core.perception.appearance import appearance_distance
@@ -34,7 +32,7 @@ def recognise_or_none(
         reach = config.lost_reach + config.reach_per_second * gap
         growth = side / max(1e-6, min(first.size, last.size))
         difference = appearance_distance(person.appearance, colours)
-        tolerated = config.other_colours * (1 + math.exp(-gap / config.doubt_seconds))
+        tolerated = config.tolerated_colours(gap)
         strange = 0.5 if np.isnan(difference) else difference / tolerated
         cost = 0.5 * distance / reach + 0.5 * strange
         if distance <= reach and growth <= config.max_growth + gap and strange <= 1 and cost < best_cost:

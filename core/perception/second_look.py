@@ -12,6 +12,8 @@ UNSURE = 0.5
 """Mean confidence of the keypoints under which a reading is doubted."""
 GAIN = 0.15
 """By how much another reading must be surer."""
+LOST = 0.25
+"""The same under which a reading is worth nothing, and the person may be turned any way."""
 OTHER_CROPS = ((0.0, 0.8), (0.0, 1.25), (0.5, 1.0), (-0.5, 1.0))
 """Radians added to the crop's angle, and the factor on its side."""
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from core.perception.blazepose import EMBEDDING_SIZE
 from core.perception.person import Person, Sample
+from core.perception.turns import fill_turns
 from core.records import Clip, Track
 from core.skeleton import KEYPOINT_COUNT
 
@@ -84,9 +85,10 @@ def build_track(
 ) -> Track:
     """One person's track over all frames from the first sample to the last; arguments as in `build_tracks`.
 
-    Frames that were not looked at are filled in from both sides, with a lower confidence; where somebody was not seen
-    when looked at, all frames between are a gap.
+    Frames that were not looked at are filled in from both sides, with a lower confidence, and so are fast turns
+    (turns.py); where somebody was not seen else when looked at, all frames between are a gap.
     """
+    samples = fill_turns(samples, times, first, look_every=look_every)
     seen = np.array([s.frame for s in samples])
     frames = np.arange(seen[0], seen[-1] + 1)
     is_seen = np.zeros(len(frames), bool)

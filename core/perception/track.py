@@ -10,6 +10,7 @@ the network swaps stay swapped. `stitch.py` makes tracks of what this leaves.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 
 import numpy as np
@@ -23,7 +24,7 @@ from core.perception.person import Look, Person, Sample, body_distance
 from core.perception.reading import Reading
 from core.perception.recognise import recognise_or_none
 from core.perception.roi import Roi, crop_numpy, roi_from_points, stack_rois, wrap_angle
-from core.perception.second_look import OTHER_CROPS, UNSURE, other_crops, surest
+from core.perception.second_look import LOST, UNSURE, other_crops, surest
 
 
 class Tracker:
@@ -43,7 +44,7 @@ class Tracker:
         """One frame. image [H, W, 3] uint8 BGR; views: the parts of it that the detector is due to look at."""
         followed = self._active()
         clear: list[tuple[Person, Look]] = []
-        for person, look in zip(followed, self._follow(image, followed)):
+        for person, look in zip(followed, self._follow(index, time, image, followed)):
             if self._is_believable(look):
                 clear.append((person, look))
                 person.qualities.append(look.quality)
@@ -70,29 +71,43 @@ class Tracker:
     def _active(self) -> list[Person]:
         return [person for person in self._near if not person.is_lost]
 
-    def _look(self, image: np.ndarray, rois: list[Roi]) -> list[Look]:
-        """Read all crops of one frame in one batch."""
+    def _look(self, image: np.ndarray, rois: list[Roi], *, mirrored_under: float = 0.0) -> list[Look]:
+        """Read all crops of one frame in one batch, and those that are less sure in a mirror as well."""
         if not rois:
             return []
         crops = np.stack([crop_numpy(image, roi) for roi in rois])
-        batch = self.networks.read(crops, stack_rois(rois))
+        batch = self.networks.read(crops, stack_rois(rois), mirrored_under=mirrored_under)
         return [Look(batch[k], crops[k]) for k in range(len(rois))]
 
-    def _follow(self, image: np.ndarray, people: list[Person]) -> list[Look]:
-        """Read everybody, a second time where that is unsure and the other reading is not of somebody else."""
-        looks = self._look(image, [person.roi for person in people])
+    def _follow(self, index: int, time: float, image: np.ndarray, people: list[Person]) -> list[Look]:
+        """Read everybody, again where that is unsure and the other reading is not of somebody else."""
+        looks = self._look(image, [person.roi for person in people], mirrored_under=self.config.mirrored_under)
         others = [[other for other in self._near if other is not person] for person in people]
-        return self._look_again(image, looks, others)
+        wide = [
+            self._turned_rois(person, index)
+            if look.certainty < LOST and time - person.last_sure.time <= self.config.search_seconds_at_most
+            else []
+            for person, look in zip(people, looks)
+        ]
+        return self._look_again(image, looks, others, wide)
 
-    def _look_again(self, image: np.ndarray, looks: list[Look], others: list[list[Person]]) -> list[Look]:
-        """The surest of each look and, where it is unsure, of looks from other crops (second_look.py). Readings of
-        what others were in their latest frames do not count."""
+    def _turned_rois(self, person: Person, index: int) -> list[Roi]:
+        """Crops where the person is expected, turned several ways."""
+        expected = person.expected_roi(index, coming_to_rest=True)
+        turns = self.config.search_turns
+        return [Roi(expected.center, expected.size, wrap_angle(expected.angle + turn)) for turn in turns]
+
+    def _look_again(
+        self, image: np.ndarray, looks: list[Look], others: list[list[Person]], wide: list[list[Roi]]
+    ) -> list[Look]:
+        """The surest of each look and, where it is unsure, of looks from other crops (second_look.py) and from those
+        in `wide`. Readings of what others were in their latest frames do not count."""
         doubted = [k for k, look in enumerate(looks) if look.certainty < UNSURE and self._is_believable(look)]
-        crops = [other_crops(looks[k].reading.roi) for k in doubted]
-        again = self._look(image, [roi for rois in crops for roi in rois])
+        crops = {k: [*other_crops(looks[k].reading.roi), *wide[k]] for k in doubted}
+        again = iter(self._look(image, [roi for k in doubted for roi in crops[k]]))
         chosen = list(looks)
-        for place, k in enumerate(doubted):
-            tries = again[place * len(OTHER_CROPS) : (place + 1) * len(OTHER_CROPS)]
+        for k in doubted:
+            tries = [next(again) for _ in crops[k]]
             sure = [look.certainty if self._is_own_body(look, others[k]) else 0.0 for look in tries]
             which = surest(looks[k].certainty, sure)
             if which is not None:
@@ -100,7 +115,7 @@ class Tracker:
         return chosen
 
     def _is_own_body(self, look: Look, others: list[Person]) -> bool:
-        if not self._is_believable(look):
+        if not self._is_believable(look) or self._contradicts_itself(look):
             return False
         keypoints, size = look.reading.keypoints.numpy(), float(look.reading.next_roi.size)
         return all(body_distance(keypoints, p.last.keypoints, size) > 2 * self.config.same_body for p in others)
@@ -112,6 +127,11 @@ class Tracker:
         growth = float(asked.size / crop.size)
         is_near = shift <= self.config.max_shift and 1 / self.config.max_growth <= growth <= self.config.max_growth
         return look.presence >= self.config.min_presence and is_near
+
+    def _contradicts_itself(self, look: Look) -> bool:
+        """The landmarks ask for a crop that is turned far from theirs."""
+        turned = wrap_angle(look.reading.next_roi.angle - look.reading.roi.angle)
+        return abs(float(turned)) > self.config.max_search_turn
 
     def _is_taken(self, reading: Reading, frame: int, but: Person | None = None) -> bool:
         """True if the reading shows somebody who is known in that frame already."""
@@ -129,21 +149,18 @@ class Tracker:
         tries: list[tuple[Person, float, Roi]] = []
         for person in self._near:
             if person.is_lost and self._is_worth_searching(person, index, time, image):
-                expected = person.expected_roi(index)
-                for turn in config.search_turns:
-                    roi = Roi(expected.center, expected.size, wrap_angle(expected.angle + turn))
-                    tries.append((person, turn, roi))
+                tries += zip(itertools.repeat(person), config.search_turns, self._turned_rois(person, index))
         best: dict[int, tuple[float, Person, Look]] = {}
         for (person, turn, _), look in zip(tries, self._look(image, [roi for _, _, roi in tries])):
             reading = look.reading
-            turned = abs(float(wrap_angle(reading.next_roi.angle - reading.roi.angle)))
             if not self._is_believable(look) or float(reading.visibility) < config.min_search_visibility:
                 continue
-            if turned > config.max_search_turn or self._is_taken(reading, index):
+            if look.certainty < LOST or self._contradicts_itself(look) or self._is_taken(reading, index):
                 continue
-            if appearance_distance(person.appearance, look.describe()) > config.other_colours:
+            tolerated = config.tolerated_colours(time - person.last.time)
+            if appearance_distance(person.appearance, look.describe()) > tolerated:
                 continue
-            score = look.quality - 0.1 * abs(turn)
+            score = look.certainty - 0.1 * abs(turn)
             if person.id not in best or score > best[person.id][0]:
                 best[person.id] = (score, person, look)
         for _, person, look in best.values():
@@ -209,7 +226,7 @@ class Tracker:
         there = [look.reading.next_roi for look in rough if look.presence >= self.config.min_presence]
         there = [roi for roi in there if float(roi.size) >= self.config.min_size]
         looks = [look for look in self._look(image, there) if look.presence >= self.config.min_presence]
-        looks = self._look_again(image, looks, [active] * len(looks))
+        looks = self._look_again(image, looks, [active] * len(looks), [[]] * len(looks))
         for look in sorted(looks, key=lambda look: -look.quality * float(look.reading.next_roi.size)):
             if self._is_taken(look.reading, index):
                 continue
@@ -238,7 +255,7 @@ class Tracker:
         """
         found: list[Sample] = []
         for index, time, image in reversed(self._past):
-            look = self._look_again(image, self._look(image, [look.reading.next_roi]), [[]])[0]
+            look = self._look_again(image, self._look(image, [look.reading.next_roi]), [[]], [[]])[0]
             if not self._is_believable(look) or look.quality < self.config.look_back_quality:
                 break
             if self._is_taken(look.reading, index):

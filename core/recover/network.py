@@ -2,7 +2,7 @@
 
 1. left and right settled where the detector exchanged them (readings)
 2. the network reads the whole track and gives, in chunks, joints and rotations, meshes, or all of them; on a CPU a
-   slow mesh only of every fourth frame
+   slow mesh only of every eighth frame
 3. one shape from frames spread over the first chunk's meshes and the network's own guess
 4. rotations from the meshes (mesh_fit), started from its rotations; between meshes what they change of those
    is interpolated (between). Without meshes the network's own
@@ -36,7 +36,7 @@ from core.recover.root import place_root
 from core.skeleton import PARENTS, SHAPE_COUNT
 
 CHUNK = 32
-MESH_EVERY = {"cpu": 4}
+MESH_EVERY = {"cpu": 8}
 """Frames from mesh to mesh by device; on others every frame has one."""
 FITTED_VERTICES = 800
 FIT_ROUNDS = 2
