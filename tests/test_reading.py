@@ -13,11 +13,12 @@ from core.perception.heat import read_heat
 from core.perception.reading import (
     LANDMARK_MIRROR,
     CropReading,
+    Reading,
     average_readings,
+    decode_output,
     mirror_reading,
-    read_both,
-    read_output,
-    read_signs,
+    place_reading,
+    read_images,
     refine_by_heatmaps,
     rotate_world,
 )
@@ -63,6 +64,17 @@ def test_world_axes_turn_with_the_crop():
     np.testing.assert_allclose(turned[0], [[0, 1, 0], [-1, 0, 0], [0, 0, 1]], atol=1e-6)
 
 
+def read_output(output: LandmarkOutput, roi: Roi) -> Reading:
+    return place_reading(decode_output(output), roi)
+
+
+def read_both(output: LandmarkOutput, mirrored: LandmarkOutput, roi: Roi) -> Reading:
+    """By a network that gives these two answers."""
+    answers = iter((output, mirrored))
+    images = torch.zeros(len(output.presence), 3, 8, 8)
+    return place_reading(read_images(lambda _: next(answers), images, mirrored_under=math.inf), roi)
+
+
 def make_output(B: int) -> LandmarkOutput:
     generator = torch.Generator().manual_seed(1)
     return LandmarkOutput(
@@ -90,8 +102,8 @@ def test_confidence_follows_from_the_smaller_of_visibility_and_presence_and_the_
     output.landmarks[0, :, 3], output.landmarks[0, :, 4] = 0.0, 50.0
     output.landmarks[0, 0, 3:] = torch.tensor([50.0, math.log(0.25 / 0.75)])
     output.heatmaps[0, :, 30:33, 30:33] = 3.0
-    signs, kept = read_signs(output), list(BLAZEPOSE_INDICES)
-    seen, heat = signs.visibility[:, kept], signs.heat
+    reading, kept = decode_output(output), list(BLAZEPOSE_INDICES)
+    seen, heat = reading.visibility, reading.heat
     np.testing.assert_allclose(seen[0], [0.25] + [0.5] * 24, atol=1e-6)
     expected = read_heat(output.landmarks[:, kept, :2] / 256, output.heatmaps[:, kept])
     np.testing.assert_allclose(heat, expected, atol=1e-6)
@@ -139,7 +151,14 @@ def test_heat_is_taken_in_before_the_mean():
 def reading_of(points: torch.Tensor, confidence: float) -> CropReading:
     known = torch.full((1, 39), confidence)
     return CropReading(
-        points[None], known, points.new_zeros(1, 39, 3), torch.ones(1), torch.ones(1), torch.zeros(1, 1152)
+        points=points[None],
+        confidence=known,
+        world=torch.zeros(1, 39, 3),
+        presence=torch.ones(1),
+        visibility=known[:, :25],
+        heat=torch.zeros(1, 25, 6),
+        depth=torch.zeros(1, 25),
+        embedding=torch.zeros(1, 1152),
     )
 
 
@@ -160,3 +179,32 @@ def test_mirroring_twice_is_nothing_and_agrees_with_the_keypoints():
     reading = reading_of(torch.rand(39, 2, generator=torch.Generator().manual_seed(4)) * 256, 0.5)
     np.testing.assert_allclose(mirror_reading(mirror_reading(reading)).points, reading.points, atol=1e-4)
     assert [BLAZEPOSE_INDICES.index(LANDMARK_MIRROR[k]) for k in BLAZEPOSE_INDICES] == list(KEYPOINT_MIRROR)
+
+
+def test_images_are_read_again_in_a_mirror_where_that_is_asked_for():
+    """Two people, the second one faint: only their image is turned round, and every field is the mean of both."""
+    plain, other = make_output(2), make_output(3)
+    column, row = (plain.landmarks[0, :, :2] / 4).long().T
+    plain.heatmaps[0, torch.arange(39), row, column] = 5.0
+    plain.landmarks[0, :, 3:], plain.landmarks[1, :, 3:] = 9.0, -2.0
+    asked = []
+
+    def network(images: torch.Tensor) -> LandmarkOutput:
+        asked.append(images)
+        return plain if len(asked) == 1 else LandmarkOutput(*(part[2:] for part in other))
+
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(5))
+    alone = decode_output(plain)
+    assert alone.certainty[0] > alone.certainty[1]
+    reading = read_images(network, images, mirrored_under=float(alone.certainty.mean()))
+    torch.testing.assert_close(asked[1], images[1:].flip(-1))
+    mirrored = mirror_reading(decode_output(LandmarkOutput(*(part[2:] for part in other))))
+    for name in CropReading._fields:
+        first, second = getattr(alone, name), getattr(mirrored, name)
+        torch.testing.assert_close(getattr(reading, name)[0], first[0])
+        if name in ("presence", "visibility", "heat", "depth"):
+            torch.testing.assert_close(getattr(reading, name)[1], (first[1] + second[0]) / 2)
+    torch.testing.assert_close(reading.embedding, alone.embedding)
+    asked.clear()
+    read_images(network, images)
+    assert len(asked) == 1

@@ -10,16 +10,9 @@ import torch
 from torch import Tensor
 
 from core.perception.anchors import Detection, Letterbox, decode_detections, letterbox
-from core.perception.blazepose import LandmarkOutput, pack_weights
+from core.perception.blazepose import pack_weights
 from core.perception.checkpoint import load_networks
-from core.perception.reading import (
-    Reading,
-    average_readings,
-    decode_output,
-    mirror_reading,
-    place_reading,
-    read_both,
-)
+from core.perception.reading import Reading, place_reading, read_images
 from core.perception.roi import Roi
 
 MIN_VIEW_ASPECT = 1.25
@@ -63,28 +56,15 @@ class Networks:
 
         mirrored_under: mean confidence of the keypoints under which a crop's mirror image is read as well.
         """
+        under = math.inf if self.reads_mirrored else mirrored_under
         with torch.inference_mode():
-            images, roi = self._to_input(crops), roi.to(self.device)
-            if self.reads_mirrored:
-                both = self.landmarks(_lined_up(torch.cat((images, images.flip(-1)))))
-                plain, mirrored = (LandmarkOutput(*half) for half in zip(*(part.chunk(2) for part in both)))
-                return _to_cpu(read_both(plain, mirrored, roi))
-            reading = decode_output(self.landmarks(images))
-            doubted = reading.certainty < mirrored_under
-            if doubted.any():
-                mirrored = decode_output(self.landmarks(_lined_up(images[doubted].flip(-1))))
-                mean = average_readings(reading.pick(doubted), mirror_reading(mirrored))
-                reading = reading.replaced(doubted, mean)
-            return _to_cpu(place_reading(reading, roi))
+            reading = read_images(self.landmarks, self._to_input(crops), mirrored_under=under)
+            return _to_cpu(place_reading(reading, roi.to(self.device)))
 
     def _to_input(self, images: np.ndarray) -> Tensor:
         """[B, S, S, 3] uint8 BGR -> [B, 3, S, S] RGB in [0, 1], channels last."""
         rgb = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).to(self.device, non_blocking=True)
         return rgb.permute(0, 3, 1, 2).to(self.dtype).div_(255)
-
-
-def _lined_up(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _to_cpu(reading: Reading) -> Reading:

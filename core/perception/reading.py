@@ -7,6 +7,7 @@ reading is refined on its own, as heat cells lie half a cell off centre, then th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from core.perception.blazepose import CROP_SIZE, LandmarkOutput
 from core.perception.certainty import confidence_of
 from core.perception.heat import read_heat
 from core.perception.roi import Roi, crop_to_image, roi_from_points
-from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_NAMES
+from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_MIRROR, KEYPOINT_NAMES
 
 HIP_CENTRE, SCALE_POINT = 33, 34
 """Indices of the two auxiliary landmarks that place the next crop."""
@@ -69,18 +70,18 @@ class Reading:
         return len(self.presence)
 
 
-def read_output(output: LandmarkOutput, roi: Roi, signs: Signs | None = None) -> Reading:
-    """Network output for B crops, the Roi [B] they were taken at, and the output's signs where they are at hand ->
-    Reading."""
-    return place_reading(decode_output(output, signs), roi)
-
-
-def read_both(output: LandmarkOutput, mirrored: LandmarkOutput, roi: Roi) -> Reading:
-    """Network output for B crops and for their mirror images (columns reversed) -> the mean of both readings.
-
-    The embedding is the unmirrored crop's.
-    """
-    return place_reading(average_readings(decode_output(output), mirror_reading(decode_output(mirrored))), roi)
+def read_images(
+    network: Callable[[Tensor], LandmarkOutput], images: Tensor, *, mirrored_under: float = 0.0
+) -> CropReading:
+    """What the landmark network reads in images [B, 3, S, S]; where the keypoints' mean confidence is below
+    `mirrored_under`, the mean of that and of what it reads in the mirror image (columns reversed)."""
+    reading = decode_output(network(images))
+    doubted = reading.certainty < mirrored_under
+    if doubted.any():
+        mirrored = images[doubted].flip(-1).contiguous(memory_format=torch.channels_last)
+        mean = average_readings(reading.pick(doubted), mirror_reading(decode_output(network(mirrored))))
+        reading = reading.replaced(doubted, mean)
+    return reading
 
 
 class CropReading(NamedTuple):
@@ -95,7 +96,11 @@ class CropReading(NamedTuple):
     presence: Tensor
     """[B]."""
     visibility: Tensor
-    """[B] mean over the 25 keypoints."""
+    """[B, 25] of visibility and presence the lesser, 0..1; with heat it tells how sure the network is."""
+    heat: Tensor
+    """[B, 25, 6] (heat.read_heat)."""
+    depth: Tensor
+    """[B, 25] crop px from the hips' middle, away from the camera positive."""
     embedding: Tensor
     """[B, 1152]."""
 
@@ -113,33 +118,21 @@ class CropReading(NamedTuple):
         return CropReading(*(part.index_put((rows,), new.to(part.dtype)) for part, new in zip(self, by)))
 
 
-class Signs(NamedTuple):
-    """What tells how sure the landmark network is of B people."""
-
-    visibility: Tensor
-    """[B, L] of visibility and presence the lesser, 0..1."""
-    heat: Tensor
-    """[B, 25, 6] of the kept landmarks (heat.read_heat)."""
-
-
-def read_signs(output: LandmarkOutput) -> Signs:
-    """The signs in the network's output for B crops."""
-    keep = torch.tensor(BLAZEPOSE_INDICES, device=output.landmarks.device)
-    places = output.landmarks[:, keep, :2].float() / CROP_SIZE
-    return Signs(output.landmarks[..., 3:].float().sigmoid().amin(-1), read_heat(places, output.heatmaps[:, keep]))
-
-
-def decode_output(output: LandmarkOutput, signs: Signs | None = None) -> CropReading:
+def decode_output(output: LandmarkOutput) -> CropReading:
     """Landmarks refined by the heat maps, the kept ones' confidence by `certainty`; in the crops' coordinates."""
-    visibility, heat = signs or read_signs(output)
-    keep = torch.tensor(BLAZEPOSE_INDICES, device=visibility.device)
-    seen = visibility[:, keep]
+    keep = torch.tensor(BLAZEPOSE_INDICES, device=output.landmarks.device)
+    seen = output.landmarks[..., 3:].float().sigmoid().amin(-1)  # [B, L]
+    kept = output.landmarks[:, keep, :3].float()
+    heat = read_heat(kept[..., :2] / CROP_SIZE, output.heatmaps[:, keep])
+    visibility = seen[:, keep]
     return CropReading(
         points=refine_by_heatmaps(output.landmarks[..., :2], output.heatmaps),
-        confidence=visibility.index_copy(1, keep, confidence_of(seen, heat)),
+        confidence=seen.index_copy(1, keep, confidence_of(visibility, heat)),
         world=output.world,
         presence=output.presence,
-        visibility=seen.mean(-1),
+        visibility=visibility,
+        heat=heat,
+        depth=kept[..., 2],
         embedding=output.embedding,
     )
 
@@ -147,11 +140,14 @@ def decode_output(output: LandmarkOutput, signs: Signs | None = None) -> CropRea
 def mirror_reading(reading: CropReading) -> CropReading:
     """What was read from a mirror image, for the crop itself: x turned round, left and right exchanged."""
     turn = reading.points.new_tensor([-1.0, 1.0, 1.0])
-    sides = list(LANDMARK_MIRROR)
+    sides, kept = list(LANDMARK_MIRROR), list(KEYPOINT_MIRROR)
     return reading._replace(
         points=(reading.points * turn[:2] + turn.new_tensor([CROP_SIZE, 0.0]))[:, sides],
         confidence=reading.confidence[:, sides],
         world=(reading.world * turn)[:, sides],
+        visibility=reading.visibility[:, kept],
+        heat=reading.heat[:, kept],
+        depth=reading.depth[:, kept],
     )
 
 
@@ -176,6 +172,8 @@ def average_readings(first: CropReading, second: CropReading) -> CropReading:
         world=wide * first.world + (1 - wide) * second.world,
         presence=(first.presence + second.presence) / 2,
         visibility=(first.visibility + second.visibility) / 2,
+        heat=(first.heat + second.heat) / 2,
+        depth=(first.depth + second.depth) / 2,
         embedding=first.embedding,
     )
 
@@ -188,7 +186,7 @@ def place_reading(reading: CropReading, roi: Roi) -> Reading:
         keypoints=torch.cat((image_points[:, keep], reading.confidence[:, keep, None]), -1),
         world=rotate_world(reading.world[:, keep], roi.angle),
         presence=reading.presence,
-        visibility=reading.visibility,
+        visibility=reading.visibility.mean(-1),
         embedding=reading.embedding,
         roi=roi,
         next_roi=roi_from_points(image_points[:, HIP_CENTRE], image_points[:, SCALE_POINT]),

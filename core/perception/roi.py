@@ -7,7 +7,7 @@ turned so that the second point lies straight above.
 
 Pixel coordinates are continuous: (0, 0) is the image's top left corner, the first pixel's centre is (0.5, 0.5).
 Angles are radians, clockwise on screen (y points down). To follow many clips in lockstep on a GPU: crop_images,
-BlazePoseLandmarks, reading.read_output, and its `next_roi` for the next frame.
+BlazePoseLandmarks, reading.place_reading, and its `next_roi` for the next frame.
 """
 
 from __future__ import annotations

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from core.body import Body
 from core.perception.blazepose import CROP_SIZE, BlazePoseLandmarks
-from core.perception.reading import read_output, read_signs
+from core.perception.config import TrackingConfig
+from core.perception.reading import place_reading, read_images
 from core.perception.roi import Roi, roi_from_points
 from core.rotation import matrix_to_quaternion
-from core.skeleton import BLAZEPOSE_INDICES, KEYPOINT_NAMES
+from core.skeleton import KEYPOINT_NAMES
 from core.synth.format import read_shard, write_shard
 from core.synth.motion import MotionBank
 from core.synth.render import render_crops
@@ -193,17 +194,16 @@ def read_crops(
 ) -> tuple[dict[str, Tensor], Roi, Tensor]:
     """Run the detector on crops [B, 3, 256, 256]; returns the shard's fields, the next crop and who is lost [B]."""
     weight = next(detector.parameters())
-    output = detector(crops.to(weight.dtype).contiguous(memory_format=torch.channels_last))
-    signs = read_signs(output)
-    reading = read_output(output, roi, signs)
-    keep = torch.tensor(BLAZEPOSE_INDICES, device=crops.device)
+    images = crops.to(weight.dtype).contiguous(memory_format=torch.channels_last)
+    seen = read_images(detector, images, mirrored_under=TrackingConfig.mirrored_under)
+    reading = place_reading(seen, roi)
     embedding = reading.embedding.float()
     if projection is not None:
         embedding = embedding @ projection
     row = {
-        "keypoints": torch.cat((reading.keypoints[..., :2].float(), signs.visibility[:, keep, None]), -1),
-        "heat": signs.heat,
-        "depth": output.landmarks[:, keep, 2].float() * (roi.size / CROP_SIZE)[:, None],
+        "keypoints": torch.cat((reading.keypoints[..., :2].float(), seen.visibility[..., None]), -1),
+        "heat": seen.heat,
+        "depth": seen.depth * (roi.size / CROP_SIZE)[:, None],
         "landmarks3d": reading.world.float(),
         "embedding": embedding.half(),
         "presence": reading.presence.float(),
