@@ -9,11 +9,11 @@ from __future__ import annotations
 from core.perception.roi import Roi, wrap_angle
 
 UNSURE = 0.5
-"""Mean confidence of the keypoints under which a reading is doubted."""
+"""Mean confidence of the keypoints under which a reading is doubted ..."""
+LOST = 0.25
+"""... and under which it is worth nothing, and the person may be turned any way."""
 GAIN = 0.15
 """By how much another reading must be surer."""
-LOST = 0.25
-"""The same under which a reading is worth nothing, and the person may be turned any way."""
 OTHER_CROPS = ((0.0, 0.8), (0.0, 1.25), (0.5, 1.0), (-0.5, 1.0))
 """Radians added to the crop's angle, and the factor on its side."""
 
