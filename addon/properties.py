@@ -27,7 +27,7 @@ QUALITIES = (
         "Look at every second frame and fill in the others: finds people in 50 to 80 % of the time",
         0,
     ),
-    ("standard", "Standard", "Look at every frame once", 1),
+    ("standard", "Standard", "Look at every frame once, and again where it is unsure", 1),
     ("high", "High", "Look at every frame twice, once mirrored: calmer, finds people in 1.5 to 2 times the time", 2),
 )
 MODES = (
