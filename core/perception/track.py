@@ -98,10 +98,11 @@ class Tracker:
         return [Roi(expected.center, expected.size, wrap_angle(expected.angle + turn)) for turn in turns]
 
     def _look_again(
-        self, image: np.ndarray, looks: list[Look], others: list[list[Person]], wide: list[list[Roi]]
+        self, image: np.ndarray, looks: list[Look], others: list[list[Person]], wide: list[list[Roi]] | None = None
     ) -> list[Look]:
-        """The surest of each look and, where it is unsure, of looks from other crops (second_look.py) and from those
-        in `wide`. Readings of what others were in their latest frames do not count."""
+        """The surest of each look and, where it is unsure, of looks from other crops (second_look.py) and from its
+        own in `wide`. Readings of what others were in their latest frames do not count."""
+        wide = wide or [[]] * len(looks)
         doubted = [k for k, look in enumerate(looks) if look.certainty < UNSURE and self._is_believable(look)]
         crops = {k: [*other_crops(looks[k].reading.roi), *wide[k]] for k in doubted}
         again = iter(self._look(image, [roi for k in doubted for roi in crops[k]]))
@@ -226,7 +227,7 @@ class Tracker:
         there = [look.reading.next_roi for look in rough if look.presence >= self.config.min_presence]
         there = [roi for roi in there if float(roi.size) >= self.config.min_size]
         looks = [look for look in self._look(image, there) if look.presence >= self.config.min_presence]
-        looks = self._look_again(image, looks, [active] * len(looks), [[]] * len(looks))
+        looks = self._look_again(image, looks, [active] * len(looks))
         for look in sorted(looks, key=lambda look: -look.quality * float(look.reading.next_roi.size)):
             if self._is_taken(look.reading, index):
                 continue
@@ -255,7 +256,7 @@ class Tracker:
         """
         found: list[Sample] = []
         for index, time, image in reversed(self._past):
-            look = self._look_again(image, self._look(image, [look.reading.next_roi]), [[]], [[]])[0]
+            look = self._look_again(image, self._look(image, [look.reading.next_roi]), [[]])[0]
             if not self._is_believable(look) or look.quality < self.config.look_back_quality:
                 break
             if self._is_taken(look.reading, index):
