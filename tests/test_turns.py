@@ -68,6 +68,19 @@ def test_garbage_in_a_somersault_is_replaced():
         np.testing.assert_allclose(s.keypoints[:, :2], body_at(0.3 * s.frame, s.center)[0], atol=0.05)
 
 
+def test_only_what_is_near_tells_how_fast_they_turn():
+    """Who stands, then turns at 6 rad a second over half a second unseen in part, then stands for long."""
+
+    def angle(k: int) -> float:
+        return 0.2 * min(max(k - 26, 0), 14)
+
+    frames = [*range(0, 30, 3), *range(36, 90, 3)]
+    filled = fill_turns([sample(k, angle(k)) for k in frames], TIMES, 0, look_every=3)
+    assert [s.frame for s in filled] == [*range(0, 27, 3), *range(27, 37), *range(39, 90, 3)]
+    shares = [(angle(36) - angle(27)) * (k - 27) / 9 + angle(27) for k in range(28, 36)]
+    np.testing.assert_allclose([s.angle for s in filled[10:18]], shares, atol=1e-6)
+
+
 def test_times_are_those_of_the_frames():
     shifted = [sample(k, 0.3 * k, first=10) for k in (*range(15, 21), *range(25, 31))]
     filled = fill_turns(shifted, TIMES, 10)

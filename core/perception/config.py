@@ -35,7 +35,7 @@ class TrackingConfig:
     """A detection this close to a person's crop is that person's own."""
     search_turns: tuple[float, ...] = (0.0, 0.6, -0.6, 1.2, -1.2, math.pi)
     """Radians added to the expected angle: a body in a somersault turns faster than crops can follow."""
-    search_seconds: float = 0.25
+    search_seconds: float = 0.4
     """How long after the last sight turned crops are tried ..."""
     search_seconds_at_most: float = 1.0
     """... and how long after the last frame that needed none ..."""

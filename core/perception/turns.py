@@ -8,11 +8,11 @@ landmarks ask for, in the picture's plane, radians.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import numpy as np
 
-from core.perception.person import MOTION_FRAMES, Sample
+from core.perception.person import Sample
 
 SURE = 0.25
 """Certainty from which a sample is kept as it is."""
@@ -20,8 +20,10 @@ LONGEST_S = 0.5
 """Between two sure samples."""
 LEAST_TURN = 0.5
 """Radians; who turns less from one to the next has not turned over."""
+SWING_S = 0.25
+"""How far from them others count for how fast somebody turns before and after."""
 LEAST_SWING = 0.3
-"""How fast they turn before and after, at least, as share of the rate between: else one reading is upside down."""
+"""How fast that is, at least, as share of the rate between: else one reading is upside down."""
 CONFIDENCE = 0.2
 """Of a frame filled in and its keypoints."""
 
@@ -36,7 +38,7 @@ def fill_turns(samples: list[Sample], times: np.ndarray, first: int, *, look_eve
     for k, (a, b) in enumerate(pairwise(sure)):
         if b.frame - a.frame <= look_every or b.time - a.time > LONGEST_S:
             continue
-        turn = _turn_between(sure[max(0, k - MOTION_FRAMES) : k + 1], sure[k + 1 : k + 2 + MOTION_FRAMES])
+        turn = _turn_between(_near(sure, range(k, -1, -1))[::-1], _near(sure, range(k + 1, len(sure))))
         if turn is not None:
             filled |= {s.frame: s for s in _turned(a, b, turn, times[a.frame + 1 - first : b.frame - first])}
     return [filled[frame] for frame in sorted(filled)]
@@ -53,10 +55,16 @@ def _turn_between(before: list[Sample], after: list[Sample]) -> float | None:
     return turn if abs(turn) >= LEAST_TURN and is_swung else None
 
 
+def _near(samples: list[Sample], way: range) -> list[Sample]:
+    """The samples along `way` that are near in time to where it begins."""
+    begin = samples[way.start].time
+    return list(takewhile(lambda s: abs(s.time - begin) <= SWING_S, (samples[i] for i in way)))
+
+
 def _rate(samples: list[Sample]) -> float:
-    """Radians a second over samples close to each other, 0 for a single one."""
+    """Radians a second, 0 for a single sample."""
     took = samples[-1].time - samples[0].time
-    return float(np.diff(np.unwrap([s.angle for s in samples])).sum() / took) if 0 < took <= LONGEST_S else 0.0
+    return float(np.diff(np.unwrap([s.angle for s in samples])).sum() / took) if took > 0 else 0.0
 
 
 def _turned(a: Sample, b: Sample, turn: float, times: np.ndarray) -> Iterator[Sample]:
