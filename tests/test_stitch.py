@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -9,6 +11,7 @@ from core.perception.blazepose import EMBEDDING_SIZE
 from core.perception.person import Person, Sample
 from core.perception.roi import Roi
 from core.perception.stitch import BOX_CONFIDENCE, box_of, build_tracks
+from core.perception.turns import CONFIDENCE
 from core.records import Clip
 
 CLIP = Clip("x.mp4", 640, 480, 25, 40)
@@ -46,6 +49,19 @@ def test_gaps_are_bridged_in_time_with_confidence_zero():
     assert (track.keypoints[gap, :, 2] == 0).all() and (track.confidence[gap] == 0).all()
     assert (track.features[gap] == 0).all() and (track.features[12] == 17).all() and (track.features[17] == 22).all()
     assert (track.confidence[:13] == np.float32(0.8)).all() and (track.keypoints[:13, :, 2] == np.float32(0.9)).all()
+
+
+def test_a_hole_in_a_fast_turn_is_no_gap():
+    """Turning by 7.5 radians a second; 4 of 25 frames a second are missing."""
+    turning = [replace(make_sample(k), angle=0.3 * k - 2.0) for k in (*range(10), *range(14, 20))]
+    (track,) = build(make_person(turning))
+    assert track.frames.tolist() == list(range(20))
+    hole, rest = slice(10, 14), [*range(10), *range(14, 20)]
+    assert (track.confidence[hole] == np.float32(CONFIDENCE)).all() and (track.confidence[rest] > CONFIDENCE).all()
+    assert (track.keypoints[hole, :, 2] == np.float32(CONFIDENCE)).all() and (track.features[hole] > 0).all()
+    upright = [replace(sample, angle=0.0) for sample in turning]
+    (track,) = build(make_person(upright))
+    assert (track.confidence[hole] == 0).all()
 
 
 def test_coordinates_return_to_the_full_frame():
