@@ -142,16 +142,16 @@ class Person:
                 return sample if sample.frame == frame else None
         return None
 
-    @property
-    def last_sure(self) -> Sample:
-        """The last of the latest samples that is sure; the last one where none is."""
-        return next((s for s in reversed(self.samples[-SIZE_FRAMES:]) if s.certainty >= SURE), self.last)
+    def latest_sure(self) -> list[Sample]:
+        """Those of the latest samples that are sure; all of them where none is."""
+        latest = self.samples[-SIZE_FRAMES:]
+        return [s for s in latest if s.certainty >= SURE] or latest
 
     def expected_roi(self, frame: int, *, coming_to_rest: bool = False) -> Roi:
         """Where the person should be in a later frame, turning on as in the last few sure ones, and moving on as well
         or coming to rest."""
-        latest, last = self.samples[-SIZE_FRAMES:], self.last_sure
-        known = [s for s in latest if s.certainty >= SURE] or latest
+        known = self.latest_sure()
+        last = known[-1]
         recent = [s for s in known if last.frame - s.frame <= MOTION_FRAMES]
         span, ahead = max(1, last.frame - recent[0].frame), frame - last.frame
         way = REST_FRAMES * (1 - math.exp(-ahead / REST_FRAMES)) if coming_to_rest else ahead

@@ -85,7 +85,7 @@ class Tracker:
         others = [[other for other in self._near if other is not person] for person in people]
         wide = [
             self._turned_rois(person, index)
-            if look.certainty < LOST and time - person.last_sure.time <= self.config.search_seconds_at_most
+            if look.certainty < LOST and time - person.latest_sure()[-1].time <= self.config.search_seconds_at_most
             else []
             for person, look in zip(people, looks)
         ]

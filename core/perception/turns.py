@@ -13,9 +13,8 @@ from itertools import pairwise, takewhile
 import numpy as np
 
 from core.perception.person import Sample
+from core.perception.second_look import LOST
 
-SURE = 0.25
-"""Certainty from which a sample is kept as it is."""
 LONGEST_S = 0.5
 """Between two sure samples."""
 LEAST_TURN = 0.5
@@ -33,7 +32,7 @@ def fill_turns(samples: list[Sample], times: np.ndarray, first: int, *, look_eve
 
     times [N]: seconds of the frames [first, first + N). look_every: frames that lie between two looks anyway.
     """
-    sure = [s for s in samples if s.certainty >= SURE]
+    sure = [s for s in samples if s.certainty >= LOST]
     filled: dict[int, Sample] = {s.frame: s for s in samples}
     for k, (a, b) in enumerate(pairwise(sure)):
         if b.frame - a.frame <= look_every or b.time - a.time > LONGEST_S:
@@ -49,7 +48,7 @@ def _turn_between(before: list[Sample], after: list[Sample]) -> float | None:
     a, b = before[-1], after[0]
     gap = b.time - a.time
     rate = (_rate(before) + _rate(after)) / 2
-    least = (b.angle - a.angle + np.pi) % (2 * np.pi) - np.pi
+    least = _wrap(b.angle - a.angle)
     turn = min((least + full for full in (-2 * np.pi, 0.0, 2 * np.pi)), key=lambda way: abs(way - rate * gap))
     is_swung = rate * turn > 0 and abs(rate) * gap >= LEAST_SWING * abs(turn)
     return turn if abs(turn) >= LEAST_TURN and is_swung else None
@@ -87,8 +86,13 @@ def _turned(a: Sample, b: Sample, turn: float, times: np.ndarray) -> Iterator[Sa
             min(a.visibility, b.visibility),
             center,
             a.size + share * (b.size - a.size),
-            float((angle + np.pi) % (2 * np.pi) - np.pi),
+            _wrap(angle),
         )
+
+
+def _wrap(angle: float) -> float:
+    """The same angle in [-pi, pi)."""
+    return float((angle + np.pi) % (2 * np.pi) - np.pi)
 
 
 def _turn(points: np.ndarray, angle: float) -> np.ndarray:

@@ -7,6 +7,7 @@ turned, mirrored and recoloured. The reading is carried over to each of those cr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from core.errors import InputError
 from core.perception import perceive
 from core.perception.blazepose import CROP_SIZE, BlazePoseLandmarks
 from core.perception.networks import Networks
-from core.perception.reading import CropReading, average_readings, decode_output, mirror_reading, rotate_world
+from core.perception.reading import CropReading, mirror_reading, read_images, rotate_world
 from core.perception.roi import Roi, crop_numpy, crop_to_image, image_to_crop
 from core.records import Track
 from core.synth.crops import Displacement, displace
@@ -143,9 +144,7 @@ def _crops_of(
 @torch.inference_mode()
 def read_twice(network: BlazePoseLandmarks, crop: np.ndarray) -> CropReading:
     """What the network reads from a crop [256, 256, 3] uint8 RGB and its mirror image together, of one person."""
-    both = decode_output(network(to_images(np.stack([crop, crop[:, ::-1]]))))
-    plain, mirrored = (CropReading(*(value[k : k + 1].float() for value in both)) for k in range(2))
-    return average_readings(plain, mirror_reading(mirrored))
+    return read_images(network, to_images(np.ascontiguousarray(crop[None])), mirrored_under=math.inf)
 
 
 def carry(reading: CropReading, base: Roi, roi: Roi) -> CropReading:
